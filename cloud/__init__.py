@@ -1,0 +1,1 @@
+"""Central scorer, trainer and watcher on the Kafka log."""

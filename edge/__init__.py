@@ -1,0 +1,1 @@
+"""The gateway: MQTT in, a spool on disk, scoring, exactly once to Kafka."""

@@ -1,0 +1,91 @@
+"""Every topic name, declared once."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Topic:
+    """A Kafka topic and what it holds.
+
+    Attributes:
+        name: Topic name. Its value subject in the registry is `{name}-value`.
+        record: Avro record of the values.
+        partitions: Partitions that the local stack makes. Topics keyed by vehicle and written by
+            one scorer task are co-partitioned with `vehicle.telemetry`.
+        compacted: Keeps the newest value of a key.
+        doc: One line for people.
+    """
+
+    name: str
+    record: str
+    partitions: int
+    compacted: bool
+    doc: str
+
+
+VEHICLE_PARTITIONS = 4
+
+TELEMETRY = Topic(
+    "vehicle.telemetry", "TelemetryBatch", VEHICLE_PARTITIONS, False, "What vehicles measured"
+)
+SCORES = Topic("vehicle.scores", "ScoreBatch", VEHICLE_PARTITIONS, False, "One score a reading")
+ALERTS = Topic(
+    "vehicle.alerts", "Alert", VEHICLE_PARTITIONS, False, "Anomalies as they open and close"
+)
+ALERTS_STATE = Topic(
+    "vehicle.alerts.state", "Alert", VEHICLE_PARTITIONS, True, "Open alerts; a tombstone closes"
+)
+LABELS = Topic(
+    "vehicle.labels", "VehicleLabel", VEHICLE_PARTITIONS, False, "What was truly the matter"
+)
+RELEASES = Topic("model.releases", "ModelRelease", 1, True, "Models, newest of a version")
+GATEWAY_STATUS = Topic("gateway.status", "GatewayStatus", 1, False, "Heartbeats of gateways")
+GATEWAY_POSITIONS = Topic(
+    "gateway.positions", "GatewayPosition", 1, True, "How far spools are forwarded"
+)
+DEAD_LETTERS = Topic("dead-letters", "DeadLetter", 1, False, "What could not be processed")
+
+TOPICS: tuple[Topic, ...] = (
+    TELEMETRY,
+    SCORES,
+    ALERTS,
+    ALERTS_STATE,
+    LABELS,
+    RELEASES,
+    GATEWAY_STATUS,
+    GATEWAY_POSITIONS,
+    DEAD_LETTERS,
+)
+
+
+def subject(topic: Topic) -> str:
+    """Registry subject of a topic's values (Confluent's TopicNameStrategy)."""
+    return f"{topic.name}-value"
+
+
+MQTT_ROOT = "v1"
+
+
+def mqtt_telemetry(fleet: str, vehicle_id: str) -> str:
+    """Vehicle to gateway: TelemetryBatch, QoS 1."""
+    return f"{MQTT_ROOT}/{fleet}/{vehicle_id}/telemetry"
+
+
+def mqtt_label(fleet: str, vehicle_id: str) -> str:
+    """Simulator or workshop to gateway: VehicleLabel, QoS 1."""
+    return f"{MQTT_ROOT}/{fleet}/{vehicle_id}/label"
+
+
+def mqtt_ack(fleet: str, vehicle_id: str) -> str:
+    """Gateway to vehicle: Ack, QoS 0; a lost one is made good by the next."""
+    return f"{MQTT_ROOT}/{fleet}/{vehicle_id}/ack"
+
+
+def mqtt_alert(fleet: str, vehicle_id: str, code: str) -> str:
+    """Gateway to all who watch: Alert, QoS 1, retained; emptied when it closes."""
+    return f"{MQTT_ROOT}/{fleet}/{vehicle_id}/alert/{code}"
+
+
+def mqtt_link_state(fleet: str, vehicle_id: str) -> str:
+    """Retained `online`, or `offline` as will."""
+    return f"{MQTT_ROOT}/{fleet}/{vehicle_id}/state/link"

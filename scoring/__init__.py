@@ -1,0 +1,1 @@
+"""The model contract that edge and cloud share: bundle, features, scorer, alert policy."""

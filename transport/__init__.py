@@ -1,0 +1,1 @@
+"""Kafka and MQTT, one module a foreign library; their errors are translated here."""
