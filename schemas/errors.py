@@ -1,10 +1,10 @@
 """The errors of Motorcade.
 
-    MotorcadeError
-    ├── ContractError     the input breaks the contract: do not retry, dead-letter it
-    ├── TransientError    the world is in the way (network, broker down): retry
-    ├── FencedError       another process took over this identity: stop
-    └── SettingsError     the configuration cannot work: tell the user, exit
+MotorcadeError
+├── ContractError     the input breaks the contract: do not retry, dead-letter it
+├── TransientError    the world is in the way (network, broker down): retry
+├── FencedError       another process took over this identity: stop
+└── SettingsError     the configuration cannot work: tell the user, exit
 """
 
 from enum import StrEnum

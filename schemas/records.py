@@ -18,6 +18,7 @@ from fastavro.schema import fingerprint as avro_fingerprint
 from fastavro.schema import to_parsing_canonical_form
 
 from schemas.errors import ContractError, Reason
+from schemas.strict import check_body, walker
 
 SINGLE_OBJECT_MAGIC = b"\xc3\x01"
 SINGLE_OBJECT_HEADER_BYTES = 10
@@ -54,7 +55,12 @@ def parsed_schema(name: str) -> Any:
 @cache
 def fingerprint(name: str) -> bytes:
     """CRC-64-AVRO (Rabin) of the parsing canonical form, 8 bytes little-endian as on the wire."""
-    canonical = to_parsing_canonical_form(json.loads(schema_json(name)))
+    return fingerprint_of(schema_json(name))
+
+
+def fingerprint_of(text: str) -> bytes:
+    """`fingerprint` of any schema, given as JSON text."""
+    canonical = to_parsing_canonical_form(json.loads(text))
     return bytes.fromhex(avro_fingerprint(canonical, "CRC-64-AVRO"))
 
 
@@ -86,15 +92,18 @@ def encode_body(name: str, record: Record) -> bytes:
 def decode_body(name: str, body: bytes) -> Record:
     """The record in an unframed body; every byte must be used.
 
+    Stricter than fastavro, see `schemas.strict`; never takes more memory than the body warrants.
+
     Raises:
         ContractError: TRUNCATED, or MALFORMED where the bytes are no such record.
     """
+    check_body(walker(schema_json(name)), body)
     stream = io.BytesIO(body)
     try:
         record = fastavro.schemaless_reader(stream, parsed_schema(name), None)
     except EOFError as error:
         raise ContractError(Reason.TRUNCATED, f"{name} ends after {len(body)} bytes") from error
-    except Exception as error:  # noqa: BLE001 - fastavro raises many kinds on hostile bytes
+    except Exception as error:  # fastavro raises many kinds, such as for a time in year 10000
         raise ContractError(Reason.MALFORMED, f"not a {name}: {error!r}") from error
     if stream.tell() != len(body):
         raise ContractError(

@@ -63,6 +63,15 @@ def subject(topic: Topic) -> str:
     return f"{topic.name}-value"
 
 
+def alert_state_key(origin: str, vehicle_id: bytes, code: str) -> bytes:
+    """Key in `vehicle.alerts.state`: edge and cloud each hold their own alert of a vehicle.
+
+    A vehicle id holds no `/`. The key's hash would choose another partition than the vehicle's,
+    so a writer states the partition of the vehicle's telemetry.
+    """
+    return b"/".join((origin.encode(), vehicle_id, code.encode()))
+
+
 MQTT_ROOT = "v1"
 
 

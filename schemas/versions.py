@@ -1,0 +1,84 @@
+"""The schemas of every release, so that data written with an older one stays readable.
+
+`schemas/released/<version>/` holds what that version of Motorcade spoke; a folder is added with
+each release that changes a schema and never edited. A writer is known by its fingerprint on
+MQTT and by its registry id on Kafka.
+"""
+
+import json
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from typing import Any
+
+import fastavro
+
+from schemas.records import fingerprint_of, schema_json
+from schemas.strict import Step, walker
+
+
+@dataclass(frozen=True, slots=True)
+class Writer:
+    """A schema that telemetry may have been written with.
+
+    Attributes:
+        schema: For fastavro, logical types left out: times stay integers of milliseconds.
+        walk: Its strict walk.
+        current: Whether it is the schema of this version.
+    """
+
+    schema: Any
+    walk: Step
+    current: bool
+
+
+@cache
+def versions() -> tuple[str, ...]:
+    """Versions with schemas of their own, in order of text."""
+    root = resources.files("schemas").joinpath("released")
+    return tuple(sorted(entry.name for entry in root.iterdir() if entry.is_dir()))
+
+
+@cache
+def released_json(version: str, name: str) -> str:
+    """The schema of a record as that version spoke it.
+
+    Raises:
+        FileNotFoundError: That version has no such schema.
+    """
+    path = resources.files("schemas").joinpath("released", version, f"{name}.avsc")
+    return path.read_text("utf-8")
+
+
+@cache
+def writer(version: str | None) -> Writer:
+    """The TelemetryBatch of a version; None is the current one."""
+    current = schema_json("TelemetryBatch")
+    text = current if version is None else released_json(version, "TelemetryBatch")
+    same = fingerprint_of(text) == fingerprint_of(current)
+    return Writer(
+        schema=fastavro.parse_schema(_without_logical_types(json.loads(text))),
+        walk=walker(text),
+        current=same,
+    )
+
+
+@cache
+def versions_by_fingerprint() -> dict[bytes, str | None]:
+    """Fingerprint on the wire to the version that can read it; None is the current one."""
+    known: dict[bytes, str | None] = {
+        fingerprint_of(released_json(version, "TelemetryBatch")): version for version in versions()
+    }
+    return known | {fingerprint_of(schema_json("TelemetryBatch")): None}
+
+
+def _without_logical_types(node: Any) -> Any:
+    if isinstance(node, dict):
+        return {
+            key: _without_logical_types(value)
+            for key, value in node.items()
+            if key != "logicalType"
+        }
+    if isinstance(node, list):
+        return [_without_logical_types(item) for item in node]
+    return node
