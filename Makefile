@@ -1,0 +1,70 @@
+# `make demo` and `make test` are all one needs; both make the environment first.
+#
+#   VENV=DIR        where the environment goes (.venv)
+#   PYTHON=PROGRAM  Python 3.11, 3.12 or 3.13 to make it with (the first that fits)
+#   ARGS=...        for `motorcade demo`, or for pytest
+
+VENV ?= .venv
+PYTHON ?=
+ARGS ?=
+UV ?= uv
+
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.motorcade-installed
+EXTRAS := simulator edge cloud stack
+
+.DEFAULT_GOAL := help
+.PHONY: help venv jars demo test lint format lock lock-jars docs clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
+	@echo '  VENV=DIR where the environment goes; PYTHON=PROGRAM; ARGS="..." for demo and test'
+
+# The stamp makes a second run do nothing, and ask the network for nothing.
+$(STAMP): requirements/dev.txt requirements/make_environment.sh pyproject.toml
+	@sh requirements/make_environment.sh "$(VENV)" requirements/dev.txt $(PYTHON)
+	@touch $@
+
+venv: $(STAMP) ## Make the environment
+
+jars: $(STAMP) ## Fetch Apache Kafka and the MQTT broker (nothing if they are there)
+	@$(BIN)/python -m deploy.artifacts fetch
+
+demo: jars ## Show the whole mission: make demo ARGS="--vehicles 50"
+	@$(BIN)/python -m motorcade demo $(ARGS)
+
+test: lint jars ## Run every check and test: make test ARGS="-k codec"
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(STAMP) ## Run the checks alone: ruff, mypy, import-linter, docs
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m motorcade.docs check
+
+format: $(STAMP) ## Format the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+docs: $(STAMP) ## Write the reference pages anew
+	$(BIN)/python -m motorcade.docs write
+
+# One resolution for every Python and platform; the extras take their versions from dev.txt.
+COMPILE = $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-annotate --custom-compile-command "make lock" --constraints requirements/constraints.in \
+	pyproject.toml requirements/build.in
+
+lock: ## Lock the requirements anew (needs uv)
+	@command -v $(UV) >/dev/null || { echo 'motorcade: make lock needs uv on the PATH, or UV=PATH' >&2; exit 1; }
+	$(COMPILE) --upgrade --all-extras --output-file requirements/dev.txt
+	set -e; for extra in $(EXTRAS); do \
+	  $(COMPILE) --upgrade --extra $$extra --constraints requirements/dev.txt \
+	    --output-file requirements/$$extra.txt; done
+
+lock-jars: $(STAMP) ## Hash the Java artifacts of the stack anew
+	$(BIN)/python -m deploy.artifacts relock
+
+clean: ## Remove caches and the demo's data, not the environment
+	rm -rf .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .motorcade build *.egg-info
+	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +

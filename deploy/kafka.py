@@ -1,0 +1,159 @@
+"""Apache Kafka as one KRaft node on the loopback."""
+
+import base64
+import shutil
+import subprocess
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+
+from deploy import artifacts, probes
+from deploy.java import JavaProgram
+from deploy.ports import LOOPBACK
+from schemas.errors import TransientError
+
+HEAP_MB = 512
+MESSAGE_BYTES_MAX = 4 << 20
+PARTITION_BYTES_MAX = 4 << 30
+"""What a partition keeps; the oldest goes first. 200 vehicles take weeks to fill it."""
+
+_FORMAT_TIMEOUT_S = 120.0
+_NODE = 1
+
+
+def server_properties(data: Path, port: int, controller_port: int) -> str:
+    """The settings of a single node that keeps its data in `data`.
+
+    One node, so every replication factor is 1. Few partitions of the internal topics: the
+    defaults of 50 are for clusters, and cost seconds at the first transaction. Groups settle at
+    once, and a member that died is missed after the session time-out it asked for (1 s or more).
+    A broker that was killed may register again once the controller, which is the same process,
+    has missed it for the broker session: 2 s, not 9 s, as there is no network between the two.
+    """
+    quorum = f"{_NODE}@{LOOPBACK}:{controller_port}"
+    return f"""\
+process.roles=broker,controller
+node.id={_NODE}
+controller.quorum.voters={quorum}
+listeners=CLIENT://{LOOPBACK}:{port},CONTROLLER://{LOOPBACK}:{controller_port}
+advertised.listeners=CLIENT://{LOOPBACK}:{port}
+listener.security.protocol.map=CLIENT:PLAINTEXT,CONTROLLER:PLAINTEXT
+controller.listener.names=CONTROLLER
+inter.broker.listener.name=CLIENT
+log.dirs={data}
+
+offsets.topic.replication.factor=1
+offsets.topic.num.partitions=4
+transaction.state.log.replication.factor=1
+transaction.state.log.min.isr=1
+transaction.state.log.num.partitions=4
+share.coordinator.state.topic.replication.factor=1
+share.coordinator.state.topic.min.isr=1
+share.coordinator.state.topic.num.partitions=1
+default.replication.factor=1
+min.insync.replicas=1
+
+broker.session.timeout.ms=2000
+broker.heartbeat.interval.ms=500
+group.initial.rebalance.delay.ms=0
+group.min.session.timeout.ms=1000
+transaction.abort.timed.out.transaction.cleanup.interval.ms=1000
+auto.create.topics.enable=false
+
+message.max.bytes={MESSAGE_BYTES_MAX}
+replica.fetch.max.bytes={MESSAGE_BYTES_MAX}
+log.retention.bytes={PARTITION_BYTES_MAX}
+log.cleaner.dedupe.buffer.size={16 << 20}
+num.network.threads=2
+num.io.threads=4
+"""
+
+
+@dataclass(frozen=True)
+class Kafka:
+    """Kafka part of the stack.
+
+    Attributes:
+        directory: Its own directory.
+        port: Port for clients.
+        controller_port: Port of the metadata quorum.
+    """
+
+    directory: Path
+    port: int
+    controller_port: int
+    name: str = "kafka"
+
+    @property
+    def program(self) -> str:
+        """Name and version, from the lock."""
+        version = next(j.version for j in artifacts.jars_of("kafka") if j.group.endswith("kafka"))
+        return f"Apache Kafka {version}"
+
+    @property
+    def ports(self) -> tuple[int, ...]:
+        """For clients, for the quorum."""
+        return (self.port, self.controller_port)
+
+    @property
+    def log(self) -> Path:
+        """Kafka's own log."""
+        return self.directory / "kafka.log"
+
+    def prepare(self) -> None:
+        """Write the settings; format the store the first time (about a second)."""
+        self.directory.mkdir(parents=True, exist_ok=True)
+        self._java.prepare()
+        if not self._data.is_dir():
+            self._format()
+        self._write_settings(self._data)
+
+    def command(self) -> list[str]:
+        """Run the broker in the foreground."""
+        return self._java.command("kafka.Kafka", [str(self._settings)])
+
+    def answers(self) -> bool:
+        """Whether every partition has a leader."""
+        return probes.kafka_answers(self.port)
+
+    @property
+    def _data(self) -> Path:
+        return self.directory / "data"
+
+    @property
+    def _settings(self) -> Path:
+        return self.directory / "server.properties"
+
+    @property
+    def _java(self) -> JavaProgram:
+        return JavaProgram("kafka", self.directory, self.log, HEAP_MB)
+
+    def _write_settings(self, data: Path) -> None:
+        text = server_properties(data, self.port, self.controller_port)
+        self._settings.write_text(text, "utf-8")
+
+    def _format(self) -> None:
+        # Into a scratch directory that is renamed when whole: a format that was cut short must
+        # not be taken for a store.
+        scratch = self.directory / "data.new"
+        shutil.rmtree(scratch, ignore_errors=True)
+        self._write_settings(scratch)
+        arguments = ["format", "-t", new_cluster_id(), "-c", str(self._settings)]
+        done = subprocess.run(
+            self._java.command("kafka.tools.StorageTool", arguments),
+            capture_output=True,
+            text=True,
+            timeout=_FORMAT_TIMEOUT_S,
+            check=False,
+        )
+        if done.returncode != 0:
+            raise TransientError(f"Kafka could not format {scratch}: {done.stdout}{done.stderr}")
+        scratch.rename(self._data)
+
+
+def new_cluster_id() -> str:
+    """A random cluster id: 16 bytes in URL-safe Base64, never with a dash in front.
+
+    Kafka's command line would take that for an option.
+    """
+    return "M" + base64.urlsafe_b64encode(uuid.uuid4().bytes).decode("ascii")[1:22]
