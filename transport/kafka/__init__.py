@@ -1,0 +1,49 @@
+"""Kafka and the schema registry: the only package that imports `confluent_kafka`.
+
+    settings ─► config ─► admin      topics are there
+                      ├─► registry   schemas have ids
+                      ├─► producer   transactions; one-off writes
+                      ├─► consumer   a member of a group
+                      └─► reading    a stretch of a topic, without a group
+
+Every error of the library leaves as one of `schemas.errors`, by the table in `faults`.
+"""
+
+from confluent_kafka import Message
+
+from transport.kafka.admin import delete_topics, ensure_topics, partition_counts
+from transport.kafka.consumer import (
+    GroupMetadata,
+    LogConsumer,
+    Partition,
+    make_consumer,
+)
+from transport.kafka.faults import AbortNeededError, ProducerLostError
+from transport.kafka.producer import Outgoing, TransactionalProducer, publish
+from transport.kafka.reading import Span, latest_offsets, read_range, read_to_end, spans
+from transport.kafka.registry import SchemaIds, register_schemas
+from transport.settings import KafkaSettings
+
+__all__ = [
+    "AbortNeededError",
+    "GroupMetadata",
+    "KafkaSettings",
+    "LogConsumer",
+    "Message",
+    "Outgoing",
+    "Partition",
+    "ProducerLostError",
+    "SchemaIds",
+    "Span",
+    "TransactionalProducer",
+    "delete_topics",
+    "ensure_topics",
+    "latest_offsets",
+    "make_consumer",
+    "partition_counts",
+    "publish",
+    "read_range",
+    "read_to_end",
+    "register_schemas",
+    "spans",
+]

@@ -1,0 +1,100 @@
+"""Topics: made where they are missing, checked where they are there."""
+
+from collections.abc import Iterable, Sequence
+from concurrent.futures import Future
+
+from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
+
+from schemas.errors import TransientError
+from schemas.topics import TOPICS, Topic
+from transport.kafka.config import client_config
+from transport.kafka.faults import kafka_error, translate, translated
+from transport.settings import KafkaSettings
+
+
+def ensure_topics(
+    settings: KafkaSettings, topics: Sequence[Topic] = TOPICS, *, timeout_s: float = 30.0
+) -> None:
+    """Make those topics that are missing; one that is there stays as it is.
+
+    Args:
+        settings: Where Kafka is.
+        topics: What must be there afterwards.
+        timeout_s: Longest wait for the brokers; also for the new topics to show.
+
+    Raises:
+        TransientError: Kafka did not answer in time.
+        SettingsError: It refuses, for want of rights or a setting that it does not take.
+    """
+    with translated():
+        admin = AdminClient(client_config(settings))
+        missing = _missing(admin, topics, timeout_s)
+        if missing:
+            wanted = [_new_topic(topic, settings.replication_factor) for topic in missing]
+            _settle(admin, wanted, timeout_s)
+
+
+def partition_counts(
+    settings: KafkaSettings, topics: Iterable[str], *, timeout_s: float = 30.0
+) -> dict[str, int]:
+    """Partitions of each topic; 0 for one that is not there.
+
+    Raises:
+        TransientError: Kafka did not answer in time.
+    """
+    with translated():
+        known = AdminClient(client_config(settings)).list_topics(timeout=timeout_s).topics
+    return {name: len(known[name].partitions) if name in known else 0 for name in topics}
+
+
+def delete_topics(
+    settings: KafkaSettings, topics: Sequence[str], *, timeout_s: float = 30.0
+) -> None:
+    """Delete topics with all that they hold; those that are not there are passed over.
+
+    Raises:
+        TransientError: Kafka did not answer in time.
+        SettingsError: It refuses.
+    """
+    with translated():
+        admin = AdminClient(client_config(settings))
+        futures = admin.delete_topics(
+            list(topics), operation_timeout=timeout_s, request_timeout=timeout_s
+        )
+        # The client must live until they are done: it fails them when it is let go of.
+        for name, future in futures.items():
+            _wait(name, future, timeout_s, KafkaError.UNKNOWN_TOPIC_OR_PART)
+
+
+def _missing(admin: AdminClient, topics: Sequence[Topic], timeout_s: float) -> list[Topic]:
+    known = admin.list_topics(timeout=timeout_s).topics
+    return [topic for topic in topics if topic.name not in known]
+
+
+def _new_topic(topic: Topic, replication_factor: int) -> NewTopic:
+    config = {"cleanup.policy": "compact"} if topic.compacted else {}
+    return NewTopic(
+        topic.name,
+        num_partitions=topic.partitions,
+        replication_factor=replication_factor,
+        config=config,
+    )
+
+
+def _settle(admin: AdminClient, wanted: list[NewTopic], timeout_s: float) -> None:
+    futures = admin.create_topics(wanted, operation_timeout=timeout_s, request_timeout=timeout_s)
+    for name, future in futures.items():
+        # Two processes that start at once both find it missing; one of them makes it.
+        _wait(name, future, timeout_s, KafkaError.TOPIC_ALREADY_EXISTS)
+
+
+def _wait(name: str, future: "Future[None]", timeout_s: float, harmless: int) -> None:
+    try:
+        future.result(timeout=timeout_s)
+    except KafkaException as error:
+        if kafka_error(error).code() != harmless:
+            raise translate(kafka_error(error)) from error
+    except TimeoutError as error:
+        raise TransientError(f"Kafka did not settle topic {name} in {timeout_s:g} s") from error

@@ -1,0 +1,305 @@
+"""Writers: in transactions, and one-off.
+
+Hot path: `produce_batch` hands a whole list to the library in one call.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from confluent_kafka import KafkaError, KafkaException, Message, Producer, TopicPartition
+
+from schemas.errors import FencedError, MotorcadeError, TransientError
+from transport.kafka.config import QUEUE_MESSAGES_MAX, producer_config
+from transport.kafka.consumer import GroupMetadata, Partition, dotted
+from transport.kafka.faults import ProducerLostError, kafka_error, translate, translated
+from transport.settings import KafkaSettings
+
+Header = tuple[str, bytes | None]
+
+TRANSACTION_TIMEOUT_S = 30.0
+"""After it the brokers abort a transaction that its producer left open."""
+
+_RETRY_PAUSE_S = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """A record to write.
+
+    Attributes:
+        topic: Where to.
+        value: None is a tombstone.
+        key: Chooses the partition where `partition` is -1.
+        partition: -1: by key.
+        headers: In order.
+        timestamp_ms: Record time; 0: now.
+    """
+
+    topic: str
+    value: bytes | None
+    key: bytes | None = None
+    partition: int = -1
+    headers: Sequence[Header] = field(default=())
+    timestamp_ms: int = 0
+
+
+class TransactionalProducer:
+    """Writes records and group offsets so that all of a transaction count, or none.
+
+    One transaction at a time. `commit` and `abort` may run on another thread while nothing else
+    is called; they let go of the interpreter while they wait.
+    """
+
+    def __init__(
+        self,
+        settings: KafkaSettings,
+        transactional_id: str,
+        *,
+        transaction_timeout_s: float = TRANSACTION_TIMEOUT_S,
+        **options: Any,
+    ) -> None:
+        self._timeout_s = transaction_timeout_s
+        self._began_s = 0.0
+        self._producer: Producer | None = None
+        self._config = producer_config(settings) | {
+            "transactional.id": transactional_id,
+            "transaction.timeout.ms": int(transaction_timeout_s * 1000),
+            **dotted(options),
+        }
+
+    @property
+    def client(self) -> Producer:
+        """The library's producer. Raises ProducerLostError where it was not started."""
+        if self._producer is None:
+            raise ProducerLostError("the producer was not started, or is closed")
+        return self._producer
+
+    def start(self, timeout_s: float = 30.0) -> None:
+        """Take over the transactional id: fence whoever had it and settle what it left open.
+
+        Raises:
+            TransientError: Kafka did not answer in time; call it again.
+            SettingsError: Kafka refuses this client.
+        """
+        self.close()
+        with translated():
+            producer = Producer(self._config)
+            self._retried(producer.init_transactions, timeout_s)
+        self._producer = producer
+
+    def close(self) -> None:
+        """Drop the client; a transaction that is open is left to time out, or to the next start.
+
+        Nothing that is queued is delivered any more. Harmless when repeated.
+        """
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            with translated():
+                producer.purge()
+
+    def begin(self) -> None:
+        """Open a transaction. Raises ProducerLostError or FencedError."""
+        self._began_s = time.monotonic()
+        with self._judged():
+            self.client.begin_transaction()
+
+    def produce(self, out: Outgoing, *, timeout_s: float = 30.0) -> None:
+        """Queue one record; waits for room in the queue.
+
+        Raises:
+            ContractError: OVERSIZED; nothing was queued, and the transaction may go on.
+            TransientError: No room in time; abort.
+        """
+        with self._judged():
+            _queue(self.client, out, timeout_s)
+
+    def produce_batch(
+        self,
+        topic: str,
+        messages: list[dict[str, Any]],
+        *,
+        partition: int = -1,
+        timeout_s: float = 30.0,
+    ) -> None:
+        """Queue records in their order; waits for room in the queue.
+
+        Args:
+            topic: Where to.
+            messages: Dictionaries with `value`, and `key` and `partition` where wanted. The
+                library may add `_error` to them.
+            partition: Of those that do not say; -1: by key.
+            timeout_s: Longest wait for room.
+
+        Raises:
+            ContractError: OVERSIZED, of the first such record; abort: others may be queued.
+            TransientError: No room in time; abort.
+        """
+        step = QUEUE_MESSAGES_MAX // 2
+        with self._judged():
+            for start in range(0, len(messages), step):
+                chunk = messages[start : start + step] if len(messages) > step else messages
+                self._make_room(len(chunk), timeout_s)
+                if self.client.produce_batch(topic, chunk, partition) != len(chunk):
+                    raise _first_error(chunk)
+
+    def send_offsets(
+        self, offsets: Mapping[Partition, int], group: GroupMetadata, *, timeout_s: float = 30.0
+    ) -> None:
+        """Let the group's offsets move with the transaction.
+
+        Args:
+            offsets: Next offset to read of each partition.
+            group: The member, from `LogConsumer.group_metadata` when the batch was taken: a
+                rebalance since then makes this fail, as it must.
+            timeout_s: Longest wait.
+
+        Raises:
+            AbortNeededError: The member is no longer of that generation, or Kafka did not answer.
+        """
+        wanted = [TopicPartition(t, p, offset) for (t, p), offset in offsets.items()]
+        with self._judged():
+            self._retried(
+                lambda left_s: self.client.send_offsets_to_transaction(wanted, group, left_s),
+                timeout_s,
+            )
+
+    def commit(self, timeout_s: float = 30.0) -> None:
+        """Make the transaction count, once its records are stored.
+
+        Raises:
+            AbortNeededError: It cannot; abort it.
+            ProducerLostError: It is not known whether it did.
+        """
+        with self._judged():
+            try:
+                self._retried(self.client.commit_transaction, timeout_s)
+            except TransientError as error:
+                if type(error) is TransientError:
+                    raise ProducerLostError(str(error)) from error
+                raise
+
+    def abort(self, timeout_s: float = 30.0) -> None:
+        """Make the transaction never to have been.
+
+        Raises:
+            ProducerLostError: Not known whether it did; a new producer settles it.
+        """
+        with self._judged():
+            try:
+                self._retried(self.client.abort_transaction, timeout_s)
+            except TransientError as error:
+                raise ProducerLostError(str(error)) from error
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """A block whose records count if it ends well; an exception aborts and goes on up.
+
+        Raises:
+            ProducerLostError: As `commit` and `abort`; start again.
+        """
+        self.begin()
+        try:
+            yield
+            self.commit()
+        except (FencedError, ProducerLostError):
+            raise
+        except BaseException:
+            self.abort()
+            raise
+
+    def _make_room(self, messages: int, timeout_s: float) -> None:
+        """Waits until the queue takes so many more, for a batch must not go in by halves."""
+        if len(self.client) + messages > QUEUE_MESSAGES_MAX and self.client.flush(timeout_s):
+            raise TransientError(f"Kafka takes no records: queue full for {timeout_s:g} s")
+
+    def _retried(self, call: Callable[[float], Any], timeout_s: float) -> None:
+        """Repeats a call while its error says that it may be repeated, for at most `timeout_s`."""
+        until_s = time.monotonic() + timeout_s
+        while True:
+            left_s = until_s - time.monotonic()
+            try:
+                call(max(left_s, _RETRY_PAUSE_S))
+                return
+            except KafkaException as error:
+                if not kafka_error(error).retriable() or left_s <= _RETRY_PAUSE_S:
+                    raise translate(kafka_error(error)) from error
+            time.sleep(_RETRY_PAUSE_S)
+
+    @contextmanager
+    def _judged(self) -> Iterator[None]:
+        """Errors as ours; being fenced by the brokers' own time-out is no other process's doing."""
+        try:
+            with translated():
+                yield
+        except FencedError as error:
+            if time.monotonic() - self._began_s < self._timeout_s:
+                raise
+            raise ProducerLostError(f"transaction timed out: {error}") from error
+
+
+def publish(
+    settings: KafkaSettings, records: Iterable[Outgoing], *, timeout_s: float = 30.0
+) -> int:
+    """Write a few records and wait until all are stored; for what needs no transaction.
+
+    Returns:
+        How many were written.
+
+    Raises:
+        TransientError: Not all were stored in time; some may be, so repeating may repeat them.
+        ContractError: OVERSIZED.
+    """
+    failed: list[KafkaError] = []
+
+    def report(error: KafkaError | None, _: Message) -> None:
+        if error is not None:
+            failed.append(error)
+
+    with translated():
+        producer = Producer(producer_config(settings))
+        written = 0
+        for out in records:
+            _queue(producer, out, timeout_s, report)
+            written += 1
+        left = producer.flush(timeout_s)
+    if failed:
+        raise translate(failed[0])
+    if left:
+        raise TransientError(f"{left} of {written} records not stored in {timeout_s:g} s")
+    return written
+
+
+def _queue(
+    producer: Producer,
+    out: Outgoing,
+    timeout_s: float,
+    report: Callable[[KafkaError | None, Message], None] | None = None,
+) -> None:
+    """Queues one record, waiting for room for at most `timeout_s`."""
+    until_s = time.monotonic() + timeout_s
+    options = {"on_delivery": report} if report else {}
+    while True:
+        try:
+            producer.produce(
+                out.topic,
+                out.value,
+                out.key,
+                out.partition,
+                headers=list(out.headers),
+                timestamp=out.timestamp_ms,
+                **options,
+            )
+            return
+        except BufferError as error:
+            if time.monotonic() > until_s:
+                raise TransientError(f"Kafka: queue full for {timeout_s:g} s") from error
+            producer.poll(_RETRY_PAUSE_S)
+
+
+def _first_error(messages: list[dict[str, Any]]) -> MotorcadeError:
+    """Why a batch was not taken whole."""
+    errors = [message["_error"] for message in messages if "_error" in message]
+    return translate(errors[0]) if errors else TransientError("Kafka took only part of a batch")

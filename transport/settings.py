@@ -1,0 +1,111 @@
+"""Where brokers are and how to talk to them: settings without a broker's client library.
+
+They stand apart so that reading a settings file, or a command's `--help`, needs no extra.
+"""
+
+from dataclasses import dataclass, field
+
+from schemas.errors import SettingsError
+
+SASL_MECHANISMS = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
+COMPRESSIONS = ("none", "lz4", "zstd", "snappy", "gzip")
+
+
+@dataclass(frozen=True, slots=True)
+class TlsSettings:
+    """Certificates for a broker behind TLS; paths of PEM files.
+
+    Attributes:
+        ca: Certificates to trust; None: those of the system.
+        certificate: This client's certificate, where the broker asks for one.
+        key: Its key.
+    """
+
+    ca: str | None = None
+    certificate: str | None = None
+    key: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MqttSettings:
+    """Where the broker is and how to talk to it.
+
+    Attributes:
+        host: Name or address of the broker.
+        port: Its TCP port.
+        fleet: Second level of every topic; keeps fleets apart on one broker.
+        version: 5, or 4 for MQTT 3.1.1.
+        username: Who this client is to the broker; None: nobody in particular.
+        password: What proves it.
+        tls: Certificates; None: no TLS.
+        keepalive_s: A connection silent for one and a half of it is dead to the broker.
+        session_expiry_s: How long the broker keeps session and queue of an absent client.
+        connect_timeout_s: Longest wait for a connection to open.
+        backoff_min_s: First pause before connecting again; doubles with each failure.
+        backoff_max_s: Longest such pause.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 1883
+    fleet: str = "demo"
+    version: int = 5
+    username: str | None = None
+    password: str | None = field(default=None, repr=False)
+    tls: TlsSettings | None = None
+    keepalive_s: int = 30
+    session_expiry_s: int = 3 * 86_400
+    connect_timeout_s: float = 5.0
+    backoff_min_s: float = 1.0
+    backoff_max_s: float = 120.0
+
+    def __post_init__(self) -> None:
+        if self.version not in (4, 5):
+            raise SettingsError(f"mqtt version is {self.version}; it may be 5, or 4 for 3.1.1")
+        if not 0 < self.port < 65_536:
+            raise SettingsError(f"mqtt port is {self.port}; it may be 1 to 65535")
+        if not 0 < self.backoff_min_s <= self.backoff_max_s:
+            raise SettingsError("mqtt back-off needs 0 < backoff_min_s <= backoff_max_s")
+
+
+@dataclass(frozen=True, slots=True)
+class KafkaSettings:
+    """Where Kafka and the schema registry are and how to talk to them.
+
+    Attributes:
+        bootstrap_servers: Brokers to ask first, `host:port` separated by commas.
+        registry_url: Schema registry with the Confluent REST interface.
+        client_id: What brokers call this client in their logs and quotas.
+        tls: Certificates; None: no TLS, neither to the brokers nor to the registry.
+        sasl_mechanism: PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512; used where a username is given.
+        username: Who this client is to the brokers; None: nobody in particular.
+        password: What proves it.
+        registry_username: Who this client is to the registry; None: nobody in particular.
+        registry_password: What proves it.
+        compression: Of what is produced: none, lz4, zstd, snappy or gzip.
+        replication_factor: Of topics that are made; -1: the broker's default.
+    """
+
+    bootstrap_servers: str = "127.0.0.1:9092"
+    registry_url: str = "http://127.0.0.1:8081"
+    client_id: str = "motorcade"
+    tls: TlsSettings | None = None
+    sasl_mechanism: str = "SCRAM-SHA-512"
+    username: str | None = None
+    password: str | None = field(default=None, repr=False)
+    registry_username: str | None = None
+    registry_password: str | None = field(default=None, repr=False)
+    compression: str = "none"
+    replication_factor: int = -1
+
+    def __post_init__(self) -> None:
+        if not self.bootstrap_servers:
+            raise SettingsError("kafka bootstrap_servers is empty; it may be host:port,host:port")
+        if self.sasl_mechanism not in SASL_MECHANISMS:
+            raise SettingsError(
+                f"kafka sasl_mechanism is {self.sasl_mechanism!r}; "
+                f"it may be {', '.join(SASL_MECHANISMS)}"
+            )
+        if self.compression not in COMPRESSIONS:
+            raise SettingsError(
+                f"kafka compression is {self.compression!r}; it may be {', '.join(COMPRESSIONS)}"
+            )
