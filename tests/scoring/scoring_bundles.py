@@ -1,0 +1,13 @@
+"""The small bundle that `data/make_small_bundle.py` makes."""
+
+from functools import cache
+from pathlib import Path
+
+from scoring.bundle import Bundle
+
+SMALL_PATH = Path(__file__).parent / "data" / "small.motorcade"
+
+
+@cache
+def small_bundle() -> Bundle:
+    return Bundle.load(SMALL_PATH)
