@@ -74,6 +74,11 @@ def producer_config(settings: KafkaSettings) -> Config:
     """An idempotent writer.
 
     `murmur2_random` puts a key into the partition in which Java producers put it.
+
+    The ages let a transaction outlive its brokers. `send_offsets` waits, past any time-out, for a
+    group coordinator that is cached (confluentinc/librdkafka#5456), and one that was missing from
+    the metadata for a moment never comes back (#5511), as when a lone broker restarts. What is
+    cached for seconds only, and connections that close when idle, make the client look again.
     """
     return client_config(settings) | {
         "enable.idempotence": True,
@@ -84,6 +89,9 @@ def producer_config(settings: KafkaSettings) -> Config:
         "batch.size": 1_000_000,
         "queue.buffering.max.messages": QUEUE_MESSAGES_MAX,
         "message.max.bytes": MESSAGE_BYTES_MAX,
+        "metadata.max.age.ms": 3_000,
+        "topic.metadata.refresh.interval.ms": 1_000,
+        "connections.max.idle.ms": 4_000,
     }
 
 

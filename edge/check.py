@@ -1,0 +1,133 @@
+"""Whether a gateway could run here: looked at, one thing at a time, changing nothing."""
+
+import os
+import shutil
+import sqlite3
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from edge.frames import WRITTEN_TOPICS
+from edge.models import CURRENT
+from edge.settings import GatewaySettings
+from edge.spool_schema import FORMAT, connect, damage_mark
+from schemas.errors import MotorcadeError, SettingsError, TransientError
+from scoring.bundle import Bundle
+from scoring.scorer import BatchScorer
+from transport.kafka import KafkaSettings, partition_counts, register_schemas
+from transport.mqtt import MqttClient, SessionSettings
+from transport.settings import MqttSettings
+
+FREE_BYTES_MIN = 256 * 1024 * 1024
+ANSWER_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class CheckResult:
+    """One thing that was looked at.
+
+    Attributes:
+        name: What.
+        ok: Whether a gateway can work with it.
+        text: What was found, or what is wrong, in words.
+    """
+
+    name: str
+    ok: bool
+    text: str
+
+
+def check(settings: GatewaySettings, mqtt: MqttSettings, kafka: KafkaSettings) -> list[CheckResult]:
+    """Look at settings, disk, model and brokers; takes some seconds when they do not answer.
+
+    May be run beside a gateway that works. Kafka, the registry and a model may be missing for a
+    gateway to start; it then stores, and waits for them.
+    """
+    looks: list[tuple[str, Callable[[], str]]] = [
+        ("settings", lambda: _settings(settings)),
+        ("disk", lambda: _disk(settings.spool_path.parent)),
+        ("spool", lambda: _spool(settings)),
+        ("model", lambda: _model(settings.models_path)),
+        ("mqtt", lambda: _mqtt(settings, mqtt)),
+        ("kafka", lambda: _kafka(kafka)),
+        ("registry", lambda: _registry(kafka)),
+    ]
+    return [_result(name, look) for name, look in looks]
+
+
+def _result(name: str, look: Callable[[], str]) -> CheckResult:
+    try:
+        return CheckResult(name, True, look())
+    except (MotorcadeError, OSError, sqlite3.Error) as error:
+        return CheckResult(name, False, str(error))
+
+
+def _settings(settings: GatewaySettings) -> str:
+    settings.validate()
+    return (
+        f"gateway {settings.gateway_id}; a power cut costs at most {settings.group_commit_ms} ms "
+        "of data, none of it acknowledged"
+    )
+
+
+def _disk(directory: Path) -> str:
+    """A file can be written and synced beside the spool."""
+    directory.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=directory) as file:
+        file.write(bytes(4096))
+        file.flush()
+        os.fsync(file.fileno())
+    free = shutil.disk_usage(directory).free
+    if free < FREE_BYTES_MIN:
+        raise SettingsError(f"{free >> 20} MiB free in {directory}, wanted {FREE_BYTES_MIN >> 20}")
+    return f"{free >> 20} MiB free in {directory}"
+
+
+def _spool(settings: GatewaySettings) -> str:
+    path = settings.spool_path
+    if damage_mark(path).exists():
+        return f"{path} was found damaged; the next start moves it aside"
+    if not path.exists():
+        return f"{path} will be made"
+    connection = connect(path, read_only=True)
+    try:
+        found = connection.execute("PRAGMA user_version").fetchone()[0]
+    finally:
+        connection.close()
+    if found not in (0, FORMAT):
+        raise SettingsError(f"{path} is of format {found}, this program's is {FORMAT}")
+    return f"{path}, {path.stat().st_size >> 20} MiB"
+
+
+def _model(directory: Path) -> str:
+    path = directory / CURRENT
+    if not path.exists():
+        return f"no model yet in {directory}; it stores and forwards until one comes"
+    bundle = Bundle.load(path)
+    BatchScorer(bundle)
+    return f"{bundle.manifest.name} {bundle.manifest.version} runs"
+
+
+def _mqtt(settings: GatewaySettings, mqtt: MqttSettings) -> str:
+    session = SessionSettings(f"motorcade-check-{settings.gateway_id}", clean_start=True)
+    with MqttClient(mqtt, session) as client:
+        client.wait_connected(ANSWER_S)
+    return f"{mqtt.host}:{mqtt.port} accepts this client; fleet {mqtt.fleet}"
+
+
+def _kafka(kafka: KafkaSettings) -> str:
+    names = [topic.name for topic in WRITTEN_TOPICS]
+    counts = partition_counts(kafka, names, timeout_s=ANSWER_S)
+    missing = [name for name, count in counts.items() if count == 0]
+    if missing:
+        return f"{kafka.bootstrap_servers} answers; topics to be made: {', '.join(missing)}"
+    return f"{kafka.bootstrap_servers} answers; all {len(names)} topics are there"
+
+
+def _registry(kafka: KafkaSettings) -> str:
+    try:
+        register_schemas(kafka, WRITTEN_TOPICS)
+    except TransientError as error:
+        raise TransientError(f"{error}; nothing is forwarded until it answers") from error
+    return f"{kafka.registry_url} knows the schemas"

@@ -1,0 +1,324 @@
+"""The gateway as a whole: its threads, their order of start and stop, and what `check` looks at.
+
+    MQTT ─► intake ─► store loop ─► spool ─► forwarder ─► Kafka
+                                      │ ▲
+                                      ▼ │ alerts
+                                  scoring loop ─► MQTT (retained)
+                                      ▲
+                 model.releases ─► release loop
+
+Every thread works from the spool, and none may die unnoticed: the first error stops them all, and
+`run` raises it.
+"""
+
+import random
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+
+from edge.admission import Admission
+from edge.alert_board import AlertBoard
+from edge.check import CheckResult, check
+from edge.forwarder import Forwarder
+from edge.health import Crew, Health
+from edge.intake import Inbound, Intake
+from edge.models import ModelStore
+from edge.patience import GaveUpError, Patience
+from edge.release_loop import ReleaseLoop
+from edge.retention import Retention
+from edge.scoring_loop import ScoringLoop
+from edge.settings import GatewaySettings
+from edge.spool import Spool
+from edge.spool_reader import SpoolReader
+from edge.spool_schema import SpoolError
+from edge.store_loop import StoreLoop
+from schemas.errors import TransientError
+from schemas.records import Record
+from schemas.topics import mqtt_ack, mqtt_label, mqtt_telemetry
+from transport.kafka import KafkaSettings
+from transport.mqtt import AVRO_CONTENT_TYPE, Incoming, MqttClient, SessionSettings
+from transport.releases import ReleaseFollower
+from transport.settings import MqttSettings
+
+__all__ = ["CheckResult", "Gateway", "check", "run"]
+
+RECEIVE_MAX = 1_000
+MQTT_QUEUE_MAX = 20_000
+HOUSEKEEPING_S = 1.0
+JOIN_S = 60.0
+FLUSH_S = 5.0
+
+
+def wall_ms() -> int:
+    """The clock of this machine, in milliseconds since the epoch."""
+    return time.time_ns() // 1_000_000
+
+
+class Gateway:
+    """One gateway; `run` does everything.
+
+    Args:
+        settings: Of the gateway; validated here.
+        mqtt: The vehicles' broker.
+        kafka: Where to forward to.
+
+    Raises:
+        SettingsError: A setting cannot work, or the spool is in use.
+        SpoolError: The spool cannot be opened for now.
+    """
+
+    def __init__(self, settings: GatewaySettings, mqtt: MqttSettings, kafka: KafkaSettings) -> None:
+        settings.validate()
+        self._settings = settings
+        self._mqtt = mqtt
+        self._kafka = kafka
+        self._began_s = time.monotonic()
+        self._rng = random.Random()
+        self.health = Health()
+        self._crew = Crew(threading.Event())
+        self._stored_all = threading.Event()
+        self._scored_all = threading.Event()
+        self._patience = Patience(self._crew.stop, self.health, self._rng)
+        self._spool = self._open_spool()
+        self._intake = Intake(
+            messages_max=settings.queue_messages_max, bytes_max=settings.queue_bytes_max
+        )
+        self._client = self._make_client()
+        self._store = self._make_store()
+        self._board = AlertBoard(
+            mqtt.fleet,
+            self._spool,
+            publish=self._client.publish,
+            patience=self._patience,
+            health=self.health,
+        )
+        self._scoring = self._make_scoring()
+        self._forwarder = self._make_forwarder()
+        self._releases = self._make_releases()
+        self._retention = Retention(settings, self._spool)
+
+    def _open_spool(self) -> Spool:
+        spool = Spool(self._settings.spool_path, now_ms=wall_ms())
+        if spool.moved_aside is not None:
+            self.health.announcer.warn(
+                "damaged spool",
+                f"the spool was damaged and now lies at {spool.moved_aside}; "
+                "what it held is not forwarded",
+            )
+        return spool
+
+    def _make_client(self) -> MqttClient:
+        session = SessionSettings(
+            client_id=f"motorcade-gateway-{self._settings.gateway_id}",
+            receive_max=RECEIVE_MAX,
+            inflight_max=RECEIVE_MAX,
+            queue_max=MQTT_QUEUE_MAX,
+        )
+        return MqttClient(
+            self._mqtt,
+            session,
+            on_message=self._received,
+            on_connected=self._connected,
+            on_disconnected=self._disconnected,
+        )
+
+    def _make_store(self) -> StoreLoop:
+        settings = self._settings
+        book = self._spool.identity_book(vehicles_max=settings.max_vehicles)
+        self.health.vehicle_drops = book.vehicle_drops
+        admission = Admission(
+            gateway_id=settings.gateway_id,
+            fleet=self._mqtt.fleet,
+            max_payload_bytes=settings.max_payload_bytes,
+        )
+        return StoreLoop(
+            settings,
+            self._spool,
+            book=book,
+            intake=self._intake,
+            admission=admission,
+            patience=self._patience,
+            health=self.health,
+            acknowledge=self._client.ack_many,
+            send_ack=self._send_ack,
+        )
+
+    def _make_scoring(self) -> ScoringLoop:
+        return ScoringLoop(
+            self._settings,
+            self._mqtt.fleet,
+            self._spool,
+            board=self._board,
+            patience=self._patience,
+            health=self.health,
+            now_ms=wall_ms,
+        )
+
+    def _make_forwarder(self) -> Forwarder:
+        return Forwarder(
+            self._settings,
+            self._kafka,
+            self._spool,
+            health=self.health,
+            status=self.status,
+            rng=self._rng,
+            now_ms=wall_ms,
+        )
+
+    def _make_releases(self) -> ReleaseLoop:
+        return ReleaseLoop(
+            self._settings,
+            ReleaseFollower(self._kafka, self._settings.model_name),
+            ModelStore(self._settings.models_path),
+            self._spool,
+            offer=self._scoring.offer,
+            patience=self._patience,
+            health=self.health,
+            now_ms=wall_ms,
+        )
+
+    def status(self) -> Record:
+        """What the gateway says of itself: a `GatewayStatus` record."""
+        health = self.health
+        return {
+            "gateway_id": self._settings.gateway_id,
+            "time": wall_ms(),
+            "uptime_s": time.monotonic() - self._began_s,
+            "received": health.received,
+            "duplicates": health.duplicates,
+            "dead_letters": health.dead_letters,
+            "forwarded": health.forwarded,
+            "spool_depth": self._spool.depth(),
+            "spool_bytes": self._spool.size_bytes(),
+            "uplink": health.uplink,
+            "model_version": health.model_version,
+            "vehicle_drops": health.vehicle_drops,
+        }
+
+    def run(
+        self, *, stop: threading.Event, on_ready: Callable[["Gateway"], object] | None = None
+    ) -> None:
+        """Work until `stop` is set; then store, score and forward what is there, and leave.
+
+        Args:
+            stop: Asks for a clean stop, which takes some seconds.
+            on_ready: Called once the MQTT broker has accepted the gateway.
+
+        Raises:
+            FencedError: Another gateway with this id took over.
+            SettingsError: The MQTT broker refuses this client.
+            SpoolDamagedError: The spool broke; the next start moves it aside.
+        """
+        workers = [
+            self._thread("store", lambda: self._store.run(ended=self._crew.stop.is_set)),
+            self._thread("score", lambda: self._scoring.run(self._crew.stop, self._stored_all)),
+            self._thread("forward", lambda: self._forwarder.run(self._crew.stop, self._scored_all)),
+            self._thread("releases", lambda: self._releases.run(self._crew.stop)),
+        ]
+        try:
+            self._releases.start_from_disk()
+            for worker in workers:
+                worker.start()
+            self._client.subscribe(
+                [mqtt_telemetry(self._mqtt.fleet, "+"), mqtt_label(self._mqtt.fleet, "+")]
+            )
+            self._client.start()
+            self._watch(stop, on_ready)
+        finally:
+            self._leave(workers)
+        if self._crew.error is not None:
+            raise self._crew.error
+
+    def _watch(self, stop: threading.Event, on_ready: Callable[["Gateway"], object] | None) -> None:
+        """Housekeeping until somebody wants the end."""
+        reader = self._spool.reader()
+        due_s = 0.0
+        try:
+            while not stop.wait(0.05) and not self._crew.stop.is_set():
+                self._client.raise_if_failed()
+                if on_ready is not None and self._client.connected:
+                    on_ready(self)
+                    on_ready = None
+                if time.monotonic() >= due_s:
+                    due_s = time.monotonic() + HOUSEKEEPING_S
+                    self._trim(reader)
+        finally:
+            reader.close()
+
+    def _trim(self, reader: SpoolReader) -> None:
+        try:
+            self._retention.round(reader, history_s=self._scoring.history_s)
+        except SpoolError as error:
+            self.health.announcer.warn("retention", f"not trimming the spool: {error}")
+
+    def _leave(self, workers: list[threading.Thread]) -> None:
+        """Stop from the front to the back, so that what was taken in goes all the way."""
+        self._intake.close()
+        self._crew.stop.set()
+        for worker in workers:
+            if worker.ident is not None:
+                worker.join(JOIN_S)
+        self._client.flush(FLUSH_S if self._client.connected else 0.0)
+        self._client.stop()
+        self._spool.close()
+
+    def _thread(self, name: str, work: Callable[[], object]) -> threading.Thread:
+        done = {"store": self._stored_all, "score": self._scored_all}.get(name)
+
+        def body() -> None:
+            try:
+                work()
+            except GaveUpError as error:
+                self.health.announcer.warn("stopped", f"stopped while the disk refused: {error}")
+            except BaseException as error:  # noqa: BLE001 - raised by `run`
+                self._crew.failed(error)
+            finally:
+                if done is not None:
+                    done.set()
+
+        return threading.Thread(target=body, name=f"gateway-{name}", daemon=True)
+
+    # -- on the MQTT network thread
+
+    def _received(self, message: Incoming) -> None:
+        self._intake.put(
+            Inbound(
+                message.topic,
+                message.payload,
+                message.user_properties,
+                wall_ms(),
+                message.token,
+            )
+        )
+
+    def _connected(self, _session_present: bool) -> None:
+        self.health.announcer.info("mqtt", "connected to the MQTT broker")
+        self._board.tell_all()
+
+    def _disconnected(self, reason: str) -> None:
+        self.health.announcer.warn("mqtt lost", f"MQTT broker lost: {reason}")
+
+    # -- on the storing thread
+
+    def _send_ack(self, vehicle_id: str, payload: bytes) -> None:
+        # A lost one is made good by the next; the vehicle sends again what it hears nothing of.
+        with suppress(TransientError):
+            self._client.publish(
+                mqtt_ack(self._mqtt.fleet, vehicle_id),
+                payload,
+                qos=0,
+                content_type=AVRO_CONTENT_TYPE,
+            )
+
+
+def run(
+    settings: GatewaySettings,
+    mqtt: MqttSettings,
+    kafka: KafkaSettings,
+    *,
+    stop: threading.Event,
+    on_ready: Callable[[Gateway], object] | None = None,
+) -> None:
+    """Run a gateway until `stop` is set. See `Gateway` and `Gateway.run` for what it raises."""
+    Gateway(settings, mqtt, kafka).run(stop=stop, on_ready=on_ready)

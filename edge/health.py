@@ -1,0 +1,58 @@
+"""What the gateway can say of itself at any moment."""
+
+import threading
+from dataclasses import dataclass, field
+
+from edge.announce import Announcer
+
+
+@dataclass(slots=True)
+class Health:
+    """Counters and states, each written by one thread and read by any.
+
+    Attributes:
+        announcer: For lines in the log.
+        received: MQTT messages that were decided on.
+        stored: Telemetry batches put into the spool.
+        duplicates: Batches that were there already.
+        dead_letters: Messages refused, of MQTT and of releases.
+        forwarded: Records committed to Kafka, both lanes.
+        scored: Readings scored.
+        alerts: Transitions raised.
+        vehicle_drops: Batches that vehicles gave up.
+        uplink: State of the way to Kafka, in words.
+        spool: 'ok', or what the disk refuses.
+        scoring: 'ok', 'no model yet', or what is wrong.
+        model_version: Of the model that scores; None without one.
+    """
+
+    announcer: Announcer = field(default_factory=Announcer)
+    received: int = 0
+    stored: int = 0
+    duplicates: int = 0
+    dead_letters: int = 0
+    forwarded: int = 0
+    scored: int = 0
+    alerts: int = 0
+    vehicle_drops: int = 0
+    uplink: str = "connecting"
+    spool: str = "ok"
+    scoring: str = "no model yet"
+    model_version: str | None = None
+
+
+class Crew:
+    """Threads of which none may die unnoticed: the first error stops them all.
+
+    Args:
+        stop: Set when the work shall end.
+    """
+
+    def __init__(self, stop: threading.Event) -> None:
+        self.stop = stop
+        self.error: BaseException | None = None
+
+    def failed(self, error: BaseException) -> None:
+        """Keep the first error and stop everybody."""
+        self.error = self.error or error
+        self.stop.set()

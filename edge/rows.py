@@ -1,0 +1,74 @@
+"""What the spool holds, row by row."""
+
+from enum import StrEnum
+from typing import NamedTuple
+
+
+class Lane(StrEnum):
+    """The two lanes; priority goes first."""
+
+    PRIORITY = "priority"
+    TELEMETRY = "telemetry"
+
+
+class Kind(StrEnum):
+    """What a row of the priority lane holds."""
+
+    ALERT = "alert"
+    DEAD_LETTER = "dead-letter"
+    LABEL = "label"
+
+
+class Telemetry(NamedTuple):
+    """A stored batch; `payload` is single-object Avro, byte for byte as received."""
+
+    vehicle_id: str
+    boot_id: int
+    seq: int
+    oldest_seq: int
+    received_ms: int
+    payload: bytes
+
+
+class Priority(NamedTuple):
+    """A stored record that goes first; `payload` is single-object Avro."""
+
+    kind: Kind
+    message_key: str | None
+    received_ms: int
+    payload: bytes
+
+
+class StoredTelemetry(NamedTuple):
+    """As `Telemetry`, with its position."""
+
+    position: int
+    vehicle_id: str
+    boot_id: int
+    seq: int
+    received_ms: int
+    payload: bytes
+
+
+class StoredPriority(NamedTuple):
+    """As `Priority`, with its position."""
+
+    position: int
+    kind: str
+    message_key: str | None
+    received_ms: int
+    payload: bytes
+
+
+class AlertState(NamedTuple):
+    """The newest state of an alert: what MQTT shall hold.
+
+    `state` is `OPEN` or `CLOSED`, `changed` the position of the telemetry that changed it last,
+    `payload` the Alert as single-object Avro.
+    """
+
+    vehicle_id: str
+    code: str
+    state: str
+    changed: int
+    payload: bytes

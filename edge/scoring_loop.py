@@ -1,0 +1,249 @@
+"""The scoring thread: stored telemetry to alerts, each alert once.
+
+It reads what the storing thread has committed, never what it has not. A transition becomes an
+Alert in the priority lane in the same transaction that moves the scored position past the reading
+that caused it, so a crash at any moment repeats no alert and loses none. Between transitions the
+scored position is a hint: scoring the same rows again comes to the same end.
+
+Without a model the scored position moves on with what is stored. Alarming later about what was
+measured long before the model came would help nobody; the rows still serve as history.
+"""
+
+import queue
+import threading
+import time
+from collections.abc import Callable
+
+from edge.alert_board import AlertBoard
+from edge.dead_letters import refused_bundle
+from edge.health import Health
+from edge.history import position_at
+from edge.marks import Mark
+from edge.patience import Patience
+from edge.rows import AlertState, Kind, Lane, Priority, StoredTelemetry
+from edge.settings import GatewaySettings
+from edge.spool import Spool
+from edge.spool_reader import SpoolReader
+from schemas.codec import Framing, TelemetryColumns, decode_telemetry
+from schemas.errors import ContractError
+from schemas.records import decode_single_object, encode_single_object
+from schemas.topics import mqtt_telemetry
+from scoring.alerts import AlertSource, Transition, alert_record, open_alert_of
+from scoring.bundle import Bundle
+from scoring.stream import Scored, StreamScorer
+
+WAIT_S = 0.1
+FINISH_S = 5.0
+BYTES_MAX = 8 * 1024 * 1024
+
+
+class ScoringLoop:
+    """Owner of the scorer and of the scored position.
+
+    Args:
+        settings: Of the gateway.
+        fleet: Second level of the MQTT topics.
+        spool: Where telemetry comes from and alerts go.
+        board: Shows alerts on MQTT.
+        patience: Waits for a disk that refuses.
+        health: Gets counts and state.
+        now_ms: Wall time, for `score_time`.
+    """
+
+    def __init__(
+        self,
+        settings: GatewaySettings,
+        fleet: str,
+        spool: Spool,
+        *,
+        board: AlertBoard,
+        patience: Patience,
+        health: Health,
+        now_ms: Callable[[], int],
+    ) -> None:
+        self._settings = settings
+        self._fleet = fleet
+        self._spool = spool
+        self._board = board
+        self._patience = patience
+        self._health = health
+        self._now_ms = now_ms
+        self._arriving: queue.SimpleQueue[Bundle] = queue.SimpleQueue()
+        self._scorer: StreamScorer | None = None
+        self._position = spool.marks[Mark.SCORED]
+
+    @property
+    def history_s(self) -> float:
+        """How much telemetry the model in use wants to be kept."""
+        scorer = self._scorer
+        return 0.0 if scorer is None else scorer.history_s
+
+    def offer(self, bundle: Bundle) -> None:
+        """A model to use from the next batch on; from any thread."""
+        self._arriving.put(bundle)
+
+    def run(self, stop: threading.Event, stored_all: threading.Event) -> None:
+        """Score until stopped, then what is left, for FINISH_S at most.
+
+        Raises:
+            SpoolDamagedError: The spool is broken.
+        """
+        reader = self._spool.reader()
+        try:
+            while not stop.is_set():
+                self.step(reader, wait_s=WAIT_S)
+            stored_all.wait(FINISH_S)
+            deadline_s = time.monotonic() + FINISH_S
+            while time.monotonic() < deadline_s and self.step(reader, wait_s=0.0):
+                pass
+        finally:
+            reader.close()
+
+    def step(self, reader: SpoolReader, *, wait_s: float) -> bool:
+        """Take a new model if there is one, then score a batch; whether there was a batch."""
+        self._adopt(reader)
+        self._board.tick(reader)
+        if self._spool.last(Lane.TELEMETRY) <= self._position and not self._spool.wait_beyond(
+            {Lane.TELEMETRY: self._position}, timeout_s=wait_s
+        ):
+            return False
+        if self._scorer is None:
+            self._pass_over()
+            return False
+        self._score(self._scorer, reader)
+        self._board.tick(reader)
+        return True
+
+    # -- models
+
+    def _adopt(self, reader: SpoolReader) -> None:
+        while not self._arriving.empty():
+            self._use(self._arriving.get(), reader)
+
+    def _use(self, bundle: Bundle, reader: SpoolReader) -> None:
+        """Swap between two batches; a model that does not work leaves the old one at work."""
+        try:
+            if self._scorer is None:
+                self._scorer = self._made(bundle, reader)
+            elif self._scorer.swap(bundle):
+                self._replay(self._scorer, reader)
+        except ContractError as error:
+            self._refuse(bundle, error)
+            return
+        self._health.scoring = "ok"
+        self._health.model_version = bundle.manifest.version
+        self._health.announcer.info(
+            f"model {bundle.manifest.version}",
+            f"scoring with {bundle.manifest.name} {bundle.manifest.version}",
+        )
+
+    def _made(self, bundle: Bundle, reader: SpoolReader) -> StreamScorer:
+        """A scorer with the memory and the open alerts that the spool holds."""
+        scorer = StreamScorer(bundle, max_vehicles=self._settings.max_vehicles, origin="EDGE")
+        for state in reader.alerts(unpublished_only=False):
+            if state.state == "OPEN":
+                alert = open_alert_of(decode_single_object("Alert", state.payload))
+                scorer.restore_open(state.vehicle_id.encode(), alert)
+        self._replay(scorer, reader)
+        return scorer
+
+    def _replay(self, scorer: StreamScorer, reader: SpoolReader) -> None:
+        """Rebuild feature memory from the rows up to the scored position."""
+        first = reader.first_position(Lane.TELEMETRY)
+        newest_ms = reader.received_ms(self._position)
+        if first is None or newest_ms is None:
+            return
+        since_ms = newest_ms - round(scorer.history_s * 1000)
+        at = position_at(since_ms, first=first, last=self._position, received_ms=reader.received_ms)
+        while rows := self._rows(reader, after=at - 1, through=self._position):
+            columns = _decode(rows, scorer)
+            scorer.process(columns, now_ms=rows[-1].received_ms, replay=True)
+            at = rows[-1].position + 1
+
+    def _refuse(self, bundle: Bundle, error: ContractError) -> None:
+        self._health.dead_letters += 1
+        self._health.announcer.warn(
+            "model refused", f"model {bundle.manifest.version} refused: {error}"
+        )
+        letter = refused_bundle(
+            bundle, error, gateway_id=self._settings.gateway_id, now_ms=self._now_ms()
+        )
+        self._patience.until_done(
+            "storing a dead letter", lambda: self._spool.store_priority([letter])
+        )
+
+    # -- telemetry
+
+    def _pass_over(self) -> None:
+        self._position = self._spool.last(Lane.TELEMETRY)
+        self._spool.marks.note(Mark.SCORED, self._position)
+
+    def _rows(
+        self, reader: SpoolReader, *, after: int, through: int | None = None
+    ) -> list[StoredTelemetry]:
+        rows_max = self._settings.score_messages_max
+        if through is not None:
+            rows_max = min(rows_max, through - after)
+        if rows_max <= 0:
+            return []
+        return reader.telemetry(after=after, rows_max=rows_max, bytes_max=BYTES_MAX)
+
+    def _score(self, scorer: StreamScorer, reader: SpoolReader) -> None:
+        rows = self._rows(reader, after=self._position)
+        if not rows:
+            return
+        columns = _decode(rows, scorer)
+        try:
+            scored = scorer.process(columns, now_ms=rows[-1].received_ms)
+        except ContractError as error:
+            self._fail(scorer, error)
+            return
+        self._health.scored += len(scored.scores)
+        self._position = rows[-1].position
+        if scored.transitions:
+            at = columns.index.tolist()
+            self._raise(scorer.bundle, scored, [rows[i] for i in at])
+        else:
+            self._spool.marks.note(Mark.SCORED, self._position)
+
+    def _fail(self, scorer: StreamScorer, error: ContractError) -> None:
+        """A model that fails at run time is put away; scoring waits for the next one."""
+        self._refuse(scorer.bundle, error)
+        self._scorer = None
+        self._health.scoring = f"model {scorer.bundle.manifest.version} failed: {error.detail}"
+        self._health.model_version = None
+
+    def _raise(self, bundle: Bundle, scored: Scored, rows: list[StoredTelemetry]) -> None:
+        letters: list[Priority] = []
+        states: dict[tuple[str, str], AlertState] = {}
+        for transition in scored.transitions:
+            row = rows[transition.message]
+            letter = self._letter(bundle, transition, row)
+            letters.append(letter)
+            states[row.vehicle_id, transition.code] = AlertState(
+                row.vehicle_id, transition.code, transition.state, self._position, letter.payload
+            )
+        self._patience.until_done(
+            "storing alerts",
+            lambda: self._spool.store_alerts(letters, list(states.values()), scored=self._position),
+        )
+        self._health.alerts += len(letters)
+        self._board.changed()
+
+    def _letter(self, bundle: Bundle, transition: Transition, row: StoredTelemetry) -> Priority:
+        source = AlertSource(
+            origin="EDGE",
+            input_topic=mqtt_telemetry(self._fleet, row.vehicle_id),
+            input_partition=-1,
+            input_offset=row.position,
+            score_time_ms=self._now_ms(),
+            gateway_id=self._settings.gateway_id,
+        )
+        payload = encode_single_object("Alert", alert_record(transition, bundle.manifest, source))
+        return Priority(Kind.ALERT, row.vehicle_id, row.received_ms, payload)
+
+
+def _decode(rows: list[StoredTelemetry], scorer: StreamScorer) -> TelemetryColumns:
+    return decode_telemetry(
+        [row.payload for row in rows], framing=Framing.SINGLE_OBJECT, signals=scorer.signals
+    )

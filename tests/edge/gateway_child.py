@@ -1,0 +1,96 @@
+"""A gateway as a process of its own, that may kill itself at a named point.
+
+The points are methods of the product, wrapped here and nowhere else: `before` means that the
+method has not begun, `after` that it has returned.
+"""
+
+import json
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from edge.alert_board import AlertBoard
+from edge.forwarder import Forwarder
+from edge.gateway import run
+from edge.settings import GatewaySettings
+from edge.spool import Spool
+from schemas.errors import FencedError, SettingsError
+from transport.kafka import KafkaSettings, TransactionalProducer
+from transport.mqtt import MqttClient
+from transport.settings import MqttSettings
+
+FENCED_STATUS = 3
+
+POINTS: dict[str, tuple[type, str]] = {
+    "store": (Spool, "store"),
+    "mqtt ack": (MqttClient, "ack_many"),
+    "alert store": (Spool, "store_alerts"),
+    "alert publish": (AlertBoard, "_send"),
+    "alerts published": (Spool, "alerts_published"),
+    "produce": (TransactionalProducer, "produce"),
+    "commit": (TransactionalProducer, "commit"),
+    "note": (Forwarder, "_note"),
+    "trim": (Spool, "trim"),
+}
+
+
+def kill_self() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def arm(point: str, passing: int) -> None:
+    """Let the process kill itself `before X` or `after X`, the `passing`th time."""
+    when, _, name = point.partition(" ")
+    owner, attribute = POINTS[name]
+    inner: Callable[..., Any] = getattr(owner, attribute)
+    passed = 0
+
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        nonlocal passed
+        passed += 1
+        if when == "before" and passed == passing:
+            kill_self()
+        result = inner(*args, **kwargs)
+        if when == "after" and passed == passing:
+            kill_self()
+        return result
+
+    setattr(owner, attribute, wrapped)
+
+
+def main(wanted: dict[str, Any]) -> int:
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(threadName)s %(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    if wanted["crash"] is not None:
+        arm(*wanted["crash"])
+    directory = Path(wanted["directory"])
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    try:
+        run(
+            GatewaySettings(
+                spool_path=directory / "spool.db",
+                models_path=directory / "models",
+                **wanted["settings"],
+            ),
+            MqttSettings(**wanted["mqtt"], backoff_min_s=0.1, backoff_max_s=1.0),
+            KafkaSettings(**wanted["kafka"]),
+            stop=stop,
+            on_ready=lambda _: Path(wanted["ready"]).touch(),
+        )
+    except FencedError as error:
+        logging.info("fenced: %s", error)
+        return FENCED_STATUS
+    except SettingsError as error:
+        logging.info("settings: %s", error)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(json.loads(sys.argv[1])))

@@ -1,0 +1,222 @@
+"""The smaller pieces of the gateway, one by one."""
+
+import logging
+import random
+import threading
+from pathlib import Path
+
+import pytest
+from edge_parts import batch, bundle
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edge.announce import Announcer
+from edge.frames import Framer, position_key, telemetry_frames
+from edge.health import Health
+from edge.history import position_at
+from edge.intake import Inbound, Intake
+from edge.models import CURRENT, PREVIOUS, ModelStore
+from edge.partitions import partition_of
+from edge.patience import GaveUpError, Patience
+from edge.positions import committed, resume_after
+from edge.rows import Lane, StoredTelemetry
+from edge.settings import GatewaySettings
+from edge.spool_schema import SpoolDamagedError, SpoolError
+from schemas.errors import SettingsError
+from schemas.records import confluent_header, encode_confluent
+from schemas.topics import TOPICS
+from transport.kafka import SchemaIds
+
+IDS = SchemaIds({topic.name: number for number, topic in enumerate(TOPICS, 1)})
+
+
+def message(size: int = 1) -> Inbound:
+    return Inbound("t", bytes(size), (), 0, 0)
+
+
+def taken(intake: Intake, most: int = 100) -> int:
+    return len(intake.take(group_max=most, group_s=0.0, timeout_s=0.0))
+
+
+@pytest.mark.parametrize(("messages_max", "bytes_max"), [(2, 1_000), (1_000, 11)])
+def test_a_full_queue_blocks_until_there_is_room(messages_max: int, bytes_max: int) -> None:
+    intake = Intake(messages_max=messages_max, bytes_max=bytes_max)
+    assert intake.put(message(6)) and intake.put(message(6))
+    third = threading.Thread(target=intake.put, args=(message(6),))
+    third.start()
+    third.join(0.05)
+    assert third.is_alive()
+    assert taken(intake, 1) == 1
+    third.join(10.0)
+    assert not third.is_alive()
+    assert intake.waits == 1
+    assert taken(intake) == 2
+
+
+def test_a_closed_queue_gives_what_it_has_and_takes_nothing() -> None:
+    intake = Intake(messages_max=1, bytes_max=10)
+    intake.put(message())
+    results: list[bool] = []
+    blocked = threading.Thread(target=lambda: results.append(intake.put(message())))
+    blocked.start()
+    intake.close()
+    blocked.join(10.0)
+    assert results == [False]
+    assert taken(intake) == 1
+    assert taken(intake) == 0
+
+
+def test_a_group_ends_when_it_is_full_without_waiting() -> None:
+    intake = Intake(messages_max=10, bytes_max=100)
+    for _ in range(3):
+        intake.put(message())
+    assert len(intake.take(group_max=2, group_s=3_600.0, timeout_s=0.0)) == 2
+
+
+@given(st.lists(st.integers(0, 50), max_size=30), st.integers(0, 60), st.integers(1, 5))
+def test_bisection_finds_the_first_row_of_a_time(times: list[int], wanted: int, first: int) -> None:
+    times = sorted(times)
+    last = first + len(times) - 1
+
+    def received_ms(position: int) -> int | None:
+        return times[position - first] if position <= last else None
+
+    found = position_at(wanted, first=first, last=last, received_ms=received_ms)
+    assert found == first + sum(time < wanted for time in times)
+
+
+def position(lane: Lane, at: int, *, gateway: str = "gw", spool: str = "s") -> tuple[bytes, bytes]:
+    record = {
+        "gateway_id": gateway,
+        "spool_id": spool,
+        "lane": lane.value,
+        "position": at,
+        "committed_time": 0,
+    }
+    return position_key(gateway, lane), encode_confluent("GatewayPosition", 1, record)
+
+
+def test_positions_are_those_of_this_gateway_and_spool() -> None:
+    log = [
+        position(Lane.TELEMETRY, 900, spool="older"),
+        position(Lane.TELEMETRY, 5),
+        position(Lane.PRIORITY, 2),
+        position(Lane.TELEMETRY, 99, gateway="another"),
+        position(Lane.TELEMETRY, 7),
+        (position_key("gw", Lane.TELEMETRY), b"rubbish"),
+        (b"", b""),
+    ]
+    found = committed(log, gateway_id="gw", spool_id="s")
+    assert found.positions == {Lane.TELEMETRY: 7, Lane.PRIORITY: 2}
+    assert found.foreign_spool is None
+    log.append(position(Lane.TELEMETRY, 1, spool="newer"))
+    assert committed(log, gateway_id="gw", spool_id="s").foreign_spool == "newer"
+
+
+def test_where_to_resume() -> None:
+    assert resume_after(7, known=3, last_at_open=10) == 7
+    assert resume_after(0, known=3, last_at_open=10) == 3  # Kafka lost its topic
+    assert resume_after(50, known=3, last_at_open=10) == 10  # the disk lost what Kafka has
+
+
+@pytest.mark.parametrize(
+    ("key", "partition"),
+    # From Java: Utils.toPositive(Utils.murmur2(key)) % 1000, the keys of Kafka's own UtilsTest.
+    [(b"21", -973932308), (b"foobar", -790332482), (b"a-little-bit-long-string", -985981536)],
+)
+def test_partitions_are_those_of_java(key: bytes, partition: int) -> None:
+    assert partition_of(key, 1_000) == (partition & 0x7FFFFFFF) % 1_000
+
+
+def test_the_body_on_kafka_is_that_of_mqtt() -> None:
+    payload = batch("car", 4, boot=2)
+    row = StoredTelemetry(1, "car", 2, 4, 1_234, payload)
+    (out,) = Framer("gw", IDS, 4).telemetry([row])
+    assert out.value == confluent_header(1) + payload[10:]
+    assert (out.key, out.timestamp_ms) == (b"car", 1_234)
+    assert dict(out.headers) == {
+        "boot_id": b"2",
+        "seq": b"4",
+        "gateway_id": b"gw",
+        "received_ms": b"1234",
+    }
+
+
+def test_a_schema_that_the_registry_lacks_is_said_and_not_guessed() -> None:
+    row = StoredTelemetry(1, "car", 2, 4, 0, b"\xc3\x01" + b"x" * 8 + b"body")
+    with pytest.raises(SettingsError, match=b"x".hex() * 8):
+        Framer("gw", IDS, 4).telemetry([row])
+    assert list(telemetry_frames(IDS).values())[-1] == confluent_header(1)
+
+
+def test_models_are_kept_with_their_predecessor(tmp_path: Path) -> None:
+    store = ModelStore(tmp_path / "models")
+    assert store.load() == (None, [])
+    store.install(bundle("1"))
+    store.install(bundle("2"))
+    found, refused = store.load()
+    assert found == bundle("2") and refused == []
+    (tmp_path / "models" / CURRENT).write_bytes(b"rubbish")
+    found, refused = store.load()
+    assert found == bundle("1")
+    assert refused[0].path.read_bytes() == b"rubbish"
+    (tmp_path / "models" / PREVIOUS).unlink()
+    assert store.load() == (None, [])
+
+
+def test_patience_repeats_until_the_disk_takes_it() -> None:
+    health = Health()
+    stop = threading.Event()
+    patience = Patience(stop, health, random.Random(1))
+    answers: list[Exception | None] = [SpoolError("full"), None]
+
+    def write() -> None:
+        answer = answers.pop(0)
+        if answer is not None:
+            raise answer
+
+    patience.until_done("writing", write)
+    assert (answers, health.spool) == ([], "ok")
+    answers += [SpoolDamagedError("broken")]
+    with pytest.raises(SpoolDamagedError):
+        patience.until_done("writing", write)
+    stop.set()
+    answers += [SpoolError("full")]
+    with pytest.raises(GaveUpError):
+        patience.until_done("writing", write)
+    assert health.spool == "full"
+
+
+def test_the_log_cannot_be_filled(caplog: pytest.LogCaptureFixture) -> None:
+    now_s = [0.0]
+    announcer = Announcer(lambda: now_s[0])
+    with caplog.at_level(logging.INFO):
+        for _ in range(100):
+            announcer.warn("uplink", "away")
+        announcer.info("model", "new")
+        now_s[0] = 61.0
+        announcer.warn("uplink", "still away")
+    assert [r.getMessage() for r in caplog.records] == [
+        "away",
+        "new",
+        "still away (99 more like it)",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"gateway_id": ""}, "gateway_id"),
+        ({"group_commit_ms": 501}, "0..500"),
+        ({"queue_messages_max": 0}, "queue_messages_max"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused(change: dict[str, object], text: str) -> None:
+    wanted: dict[str, object] = {
+        "gateway_id": "gw",
+        "spool_path": Path("s"),
+        "models_path": Path("m"),
+        **change,
+    }
+    with pytest.raises(SettingsError, match=text):
+        GatewaySettings(**wanted).validate()  # type: ignore[arg-type]

@@ -1,0 +1,197 @@
+"""Alerts are raised once, whatever is lost at a crash; with a real spool and a real model."""
+
+import random
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from edge_parts import FAULTY, HEALTHY, batch, bundle
+
+from edge.alert_board import AlertBoard
+from edge.health import Health
+from edge.marks import Mark
+from edge.patience import Patience
+from edge.retention import Retention
+from edge.rows import Lane, Telemetry
+from edge.scoring_loop import ScoringLoop
+from edge.settings import GatewaySettings
+from edge.spool import Spool
+from edge.spool_reader import SpoolReader
+from schemas.errors import MotorcadeError, TransientError
+from schemas.records import decode_single_object
+
+EVERYTHING = 1 << 40
+
+
+class Broker:
+    """MQTT as far as alerts go: retained state, and whether it can be reached."""
+
+    def __init__(self) -> None:
+        self.retained: dict[str, bytes] = {}
+        self.told = 0
+        self.away = False
+
+    def publish(
+        self,
+        topic: str,
+        payload: bytes,
+        *,
+        qos: int = 1,
+        retain: bool = False,
+        content_type: str | None = None,
+        on_published: Callable[[MotorcadeError | None], object] = lambda _: None,
+    ) -> None:
+        if self.away:
+            raise TransientError("away")
+        assert (qos, retain) == (1, True)
+        self.told += 1
+        self.retained[topic] = payload
+        on_published(None)
+
+
+class Bench:
+    """A gateway's scoring side, which can be restarted as after a crash."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.broker = Broker()
+        self.seq = 0
+        self.open()
+
+    def open(self) -> None:
+        self.settings = GatewaySettings(
+            "gw", self.directory / "spool.db", self.directory, score_messages_max=4
+        )
+        self.spool = Spool(self.settings.spool_path, now_ms=0)
+        self.book = self.spool.identity_book(vehicles_max=10)
+        self.health = Health()
+        patience = Patience(threading.Event(), self.health, random.Random(1))
+        self.board = AlertBoard(
+            "f", self.spool, publish=self.broker.publish, patience=patience, health=self.health
+        )
+        self.loop = ScoringLoop(
+            self.settings,
+            "f",
+            self.spool,
+            board=self.board,
+            patience=patience,
+            health=self.health,
+            now_ms=lambda: 5,
+        )
+        self.reader = self.spool.reader()
+
+    def close(self) -> None:
+        self.reader.close()
+        self.spool.close()
+
+    def crash(self) -> None:
+        """Nothing is saved that was not saved before."""
+        self.close()
+        self.open()
+
+    def drive(self, faulty: int, healthy: int) -> None:
+        rows = []
+        for signals in faulty * [FAULTY] + healthy * [HEALTHY]:
+            self.seq += 1
+            self.book.admit("car", 1, self.seq, 1)
+            payload = batch("car", self.seq, signals=signals)
+            rows.append(Telemetry("car", 1, self.seq, 1, 1_000 * self.seq, payload))
+        self.spool.store(rows, (), self.book)
+
+    def score(self) -> None:
+        while self.loop.step(self.reader, wait_s=0.0):
+            pass
+
+    def alerts(self) -> list[tuple[str, int]]:
+        rows = self.reader.priority(after=0, rows_max=EVERYTHING, bytes_max=EVERYTHING)
+        records = [decode_single_object("Alert", row.payload) for row in rows]
+        return [(record["state"], record["seq"]) for record in records]
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    bench = Bench(tmp_path)
+    yield bench
+    bench.close()
+
+
+TOPIC = "v1/f/car/alert/anomaly"
+
+
+def test_without_a_model_scoring_moves_on_and_raises_nothing_late(bench: Bench) -> None:
+    bench.drive(5, 0)
+    bench.score()
+    assert bench.health.scoring == "no model yet"
+    assert bench.spool.marks[Mark.SCORED] == 5
+    bench.loop.offer(bundle())
+    bench.drive(1, 0)
+    bench.score()
+    # The window reaches back into what was stored before the model came.
+    assert bench.alerts() == [("OPEN", 6)]
+
+
+@pytest.mark.parametrize("restart_after", range(12))
+def test_a_crash_between_any_two_batches_changes_no_alert(bench: Bench, restart_after: int) -> None:
+    bench.loop.offer(bundle())
+    for step in range(12):
+        bench.drive(int(step % 6 < 3), int(step % 6 >= 3))
+        bench.score()
+        if step == restart_after:
+            bench.crash()
+            bench.loop.offer(bundle())
+    bench.score()
+    assert bench.alerts() == [("OPEN", 2), ("CLOSED", 6), ("OPEN", 8), ("CLOSED", 12)]
+
+
+def test_what_mqtt_missed_is_told_after_a_restart(bench: Bench) -> None:
+    bench.loop.offer(bundle())
+    bench.broker.away = True
+    bench.drive(3, 0)
+    bench.score()
+    assert bench.broker.retained == {}
+    bench.broker.away = False
+    bench.crash()
+    bench.loop.step(bench.reader, wait_s=0.0)
+    assert decode_single_object("Alert", bench.broker.retained[TOPIC])["state"] == "OPEN"
+    bench.loop.step(bench.reader, wait_s=0.0)
+    assert bench.reader.alerts(unpublished_only=True) == []
+
+
+def test_a_broker_that_forgot_is_told_again_of_open_and_of_closed(bench: Bench) -> None:
+    bench.loop.offer(bundle())
+    bench.drive(3, 0)
+    bench.score()
+    bench.loop.step(bench.reader, wait_s=0.0)
+    told = bench.broker.told
+    bench.loop.step(bench.reader, wait_s=0.0)
+    assert bench.broker.told == told
+    bench.broker.retained.clear()
+    bench.board.tell_all()
+    bench.loop.step(bench.reader, wait_s=0.0)
+    assert bench.broker.retained[TOPIC]
+    bench.drive(0, 4)
+    bench.score()
+    bench.broker.retained.clear()
+    bench.board.tell_all()
+    bench.loop.step(bench.reader, wait_s=0.0)
+    assert bench.broker.retained == {TOPIC: b""}
+
+
+def test_history_stays_for_as_long_as_asked_and_what_is_not_in_kafka_for_ever(
+    bench: Bench,
+) -> None:
+    def first(reader: SpoolReader) -> int | None:
+        return reader.first_position(Lane.TELEMETRY)
+
+    bench.drive(0, 1_000)
+    bench.score()
+    retention = Retention(bench.settings, bench.spool)
+    bench.spool.save(bench.book)
+    assert retention.round(bench.reader, history_s=400.0) == 0
+    bench.spool.marks.note(Mark.FORWARDED_TELEMETRY, 1_000)
+    bench.spool.save(bench.book)
+    retention.round(bench.reader, history_s=400.0)
+    assert first(bench.reader) == 600  # received 400 s before the last
+    retention.round(bench.reader, history_s=0.0)
+    assert first(bench.reader) == 700  # never less than the least history
