@@ -5,6 +5,7 @@ nothing is handed to the client: vehicles hold their batches, and send them agai
 """
 
 import random
+import secrets
 import time
 from collections import deque
 from dataclasses import dataclass, replace
@@ -60,7 +61,8 @@ class Publisher:
         self._swapped: dict[int, Held] = {}
         self.malformed_acks = 0
         count = min(settings.connections, len(accounts.vehicle_ids))
-        instance = f"{rng.getrandbits(48):012x}"
+        # Not from the seed: two fleets of one seed must not take over each other's sessions.
+        instance = f"{settings.name}-{secrets.token_hex(6)}"
         short_lived = replace(mqtt, session_expiry_s=SESSION_EXPIRY_S)
         self._lines = [self._line(short_lived, instance, i, count) for i in range(count)]
 
@@ -99,6 +101,7 @@ class Publisher:
             line.client.raise_if_failed()
             if line.lost and line.client.connected:
                 line.lost = False
+                self._announce(line, "online")
                 for vehicle in line.vehicles:
                     self._accounts.outboxes[vehicle].connection_lost()
             if line.client.connected:

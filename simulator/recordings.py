@@ -100,7 +100,9 @@ def _by_trip(path: Path, text: str) -> Iterator[tuple[str, list[dict[str, str]]]
         if number >= ROWS_MAX:
             raise SettingsError(f"{path}: more than {ROWS_MAX:,} rows")
         if row.get("gap", "0") not in {"1", "1.0"}:
-            trips.setdefault(row["trip"], []).append(row)
+            # A trip may be recorded once for each fault that was injected into it.
+            name = "-".join(filter(None, (row["trip"], row.get("fault"))))
+            trips.setdefault(name, []).append(row)
     yield from trips.items()
 
 
