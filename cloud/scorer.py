@@ -1,0 +1,145 @@
+"""The cloud scorer: consume, score, produce, exactly once.
+
+One transaction holds the scores, alerts and dead letters of a poll and the offsets behind it.
+What does not count never was: after an abort, an assignment, or a model that needs other
+features, the vehicles' state is dropped and rebuilt from the log up to the committed offsets, and
+scoring goes on there. The assignment is eager (all partitions are given back and taken anew), so
+there is one way into this state and not three. A static member id lets a restarted process have
+its partitions back at once, and a stable transactional id settles what the one before left open.
+
+What cannot be reached is waited for, without end and with growing pauses; nothing is skipped.
+"""
+
+import random
+import threading
+
+from cloud.scorer_stats import OnStats, ScorerStats, StatsBoard
+from cloud.scoring_loop import ModelSource, ScorerParts, ScoringLoop
+from cloud.scoring_step import ScorerTopics
+from cloud.settings import ScorerSettings
+from schemas.errors import SettingsError, TransientError
+from scoring.bundle import Bundle
+from transport.backoff import backoff_s
+from transport.kafka import KafkaSettings, partition_counts, register_schemas
+from transport.releases import ReleaseFollower
+
+__all__ = [
+    "ModelSource",
+    "ScorerParts",
+    "ScorerSettings",
+    "ScorerStats",
+    "ScorerTopics",
+    "run",
+    "run_with",
+]
+
+BACKOFF_MIN_S = 0.2
+
+
+def run(
+    settings: ScorerSettings,
+    kafka: KafkaSettings,
+    *,
+    stop: threading.Event,
+    on_stats: OnStats = lambda _: None,
+) -> ScorerStats:
+    """Score the fleet's telemetry with the released models until told to stop.
+
+    Args:
+        settings: How.
+        kafka: Where Kafka and the registry are.
+        stop: Ends it, after the transaction under way.
+        on_stats: Told every `stats_interval_s`, and each change of state.
+
+    Returns:
+        The last statistics.
+
+    Raises:
+        FencedError: Another process has this member's transactional id.
+        SettingsError: Kafka or the registry refuses this client, or topics do not fit together.
+    """
+    with ReleaseFollower(kafka, settings.model_name) as models:
+        lives = _Lives(settings, kafka, models, StatsBoard(on_stats, settings.stats_interval_s))
+        return lives.run(stop)
+
+
+def run_with(
+    settings: ScorerSettings,
+    kafka: KafkaSettings,
+    parts: ScorerParts,
+    *,
+    stop: threading.Event,
+    on_stats: OnStats = lambda _: None,
+) -> ScorerStats:
+    """As `run`, with models, schema ids and topics of the caller's."""
+    board = StatsBoard(on_stats, settings.stats_interval_s)
+    return _Lives(settings, kafka, parts.models, board, parts).run(stop)
+
+
+class _Lives:
+    """One connection after the other, until stopped."""
+
+    def __init__(
+        self,
+        settings: ScorerSettings,
+        kafka: KafkaSettings,
+        models: ModelSource,
+        board: StatsBoard,
+        parts: ScorerParts | None = None,
+    ) -> None:
+        self._settings = settings
+        self._kafka = kafka
+        self._models = models
+        self._board = board
+        self._parts = parts
+        self._bundle: Bundle | None = None
+
+    def run(self, stop: threading.Event) -> ScorerStats:
+        """Live until stopped; after a fault of the world, live again."""
+        rng = random.Random()
+        failures = 0
+        while not stop.is_set():
+            done = self._board.stats.batches
+            try:
+                self._live(stop)
+            except TransientError as error:
+                self._board.state(f"waiting: {error}")
+                failures = 0 if self._board.stats.batches > done else failures + 1
+                maximum_s = self._settings.backoff_max_s
+                stop.wait(
+                    backoff_s(failures, minimum_s=BACKOFF_MIN_S, maximum_s=maximum_s, rng=rng)
+                )
+        self._board.state("stopped")
+        return self._board.stats
+
+    def _live(self, stop: threading.Event) -> None:
+        if self._parts is None:
+            self._parts = ScorerParts(register_schemas(self._kafka), self._models)
+        check_topics(self._kafka, self._parts.topics)
+        loop = ScoringLoop(self._settings, self._kafka, self._parts, self._board, self._bundle)
+        try:
+            loop.run(stop)
+        finally:
+            self._bundle = loop.bundle
+
+
+def check_topics(kafka: KafkaSettings, topics: ScorerTopics) -> None:
+    """See to it that the topics are there and fit together.
+
+    Raises:
+        TransientError: One is not there yet, or Kafka did not answer.
+        SettingsError: One has fewer partitions than telemetry, whose numbers it must mirror.
+    """
+    mirrored = [topic.name for topic in topics.co_partitioned()]
+    names = [topics.telemetry.name, *mirrored, topics.dead_letters.name]
+    counts = partition_counts(kafka, names)
+    missing = [name for name in names if counts[name] == 0]
+    if missing:
+        raise TransientError(f"no such topic yet: {', '.join(missing)}")
+    wanted = counts[topics.telemetry.name]
+    for name in mirrored:
+        if counts[name] < wanted:
+            raise SettingsError(
+                f"topic {name} has {counts[name]} partitions and {topics.telemetry.name} has "
+                f"{wanted}; it needs at least as many"
+            )

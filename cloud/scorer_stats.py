@@ -1,0 +1,105 @@
+"""What a scorer tells about itself."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from cloud.scoring_step import Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class ScorerStats:
+    """What a scorer has done since it started, counted when committed.
+
+    Attributes:
+        state: What it is doing: 'starting', 'no model yet', 'scoring', 'waiting: …', 'stopped'.
+        model_version: In use; None before the first.
+        messages: Telemetry messages answered, with a score or a dead letter.
+        readings: Readings scored.
+        batches: Transactions with telemetry.
+        opened: Alerts opened.
+        closed: Alerts closed.
+        dead_letters: Messages and releases refused.
+        aborts: Transactions whose work was done again.
+        rebuilds: Times that the vehicles' state was rebuilt from the log.
+        skipped: Messages that retention had removed before they were scored.
+        lag: Offsets behind the end of the partitions, as last heard from the brokers.
+    """
+
+    state: str = "starting"
+    model_version: str | None = None
+    messages: int = 0
+    readings: int = 0
+    batches: int = 0
+    opened: int = 0
+    closed: int = 0
+    dead_letters: int = 0
+    aborts: int = 0
+    rebuilds: int = 0
+    skipped: int = 0
+    lag: int = 0
+
+
+OnStats = Callable[[ScorerStats], None]
+
+
+class StatsBoard:
+    """Statistics of a scorer over all its connections, and when they are told.
+
+    Args:
+        on_stats: Told each change of state, and otherwise as often as `tell` is called.
+        interval_s: How often that should be.
+    """
+
+    def __init__(self, on_stats: OnStats, interval_s: float) -> None:
+        self._on_stats = on_stats
+        self._interval_s = interval_s
+        self._told_s = time.monotonic()
+        self.stats = ScorerStats()
+
+    @property
+    def is_due(self) -> bool:
+        """Whether it is time to tell."""
+        return time.monotonic() - self._told_s >= self._interval_s
+
+    def tell(self, *, lag: int) -> None:
+        """The periodic report."""
+        self.stats = replace(self.stats, lag=lag)
+        self._tell()
+
+    def state(self, state: str, model_version: str | None = None) -> None:
+        """What the scorer is doing now, and with which model; told if it changed."""
+        version = model_version or self.stats.model_version
+        if (state, version) != (self.stats.state, self.stats.model_version):
+            self.stats = replace(self.stats, state=state, model_version=version)
+            self._tell()
+
+    def committed(self, outcome: Outcome) -> None:
+        """A poll whose transaction counts."""
+        stats = self.stats
+        self.stats = replace(
+            stats,
+            messages=stats.messages + outcome.messages,
+            readings=stats.readings + outcome.readings,
+            batches=stats.batches + 1,
+            opened=stats.opened + outcome.opened,
+            closed=stats.closed + outcome.closed,
+            dead_letters=stats.dead_letters + outcome.dead_letters,
+        )
+
+    def add(
+        self, *, dead_letters: int = 0, aborts: int = 0, rebuilds: int = 0, skipped: int = 0
+    ) -> None:
+        """What happens outside of polls."""
+        stats = self.stats
+        self.stats = replace(
+            stats,
+            dead_letters=stats.dead_letters + dead_letters,
+            aborts=stats.aborts + aborts,
+            rebuilds=stats.rebuilds + rebuilds,
+            skipped=stats.skipped + skipped,
+        )
+
+    def _tell(self) -> None:
+        self._told_s = time.monotonic()
+        self._on_stats(self.stats)

@@ -1,0 +1,441 @@
+"""One life of the scorer's connection to Kafka: from joining the group to a stop or an error.
+
+take a poll ─► score it ─► hand it to the committer ─► take the next ...
+                                │
+assignment, abort, ─────────────┴─► drop the state, rebuild it up to the committed offsets
+model with other features
+"""
+
+import gc
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from cloud.committer import Committer
+from cloud.dead_letters import Refused, Undertaker
+from cloud.polls import Poll, PollSize
+from cloud.rebuild import Rewind, history, open_alerts
+from cloud.scorer_stats import StatsBoard
+from cloud.scoring_step import ScorerTopics, ScoringStep
+from cloud.settings import ScorerSettings
+from schemas.columns import TelemetryColumns
+from schemas.errors import ContractError, MotorcadeError
+from schemas.records import encode_confluent
+from schemas.topics import RELEASES
+from scoring.bundle import Bundle
+from scoring.stream import StreamScorer
+from transport.kafka import (
+    AbortNeededError,
+    GroupMetadata,
+    KafkaSettings,
+    LogConsumer,
+    Message,
+    Partition,
+    SchemaIds,
+    TransactionalProducer,
+    make_consumer,
+)
+from transport.releases import PARTITION, BrokenRelease, Release, release_key
+
+IDLE_WAIT_S = 0.25
+"""Longest wait for the first message of a poll; bounds how late a stop is seen."""
+
+GATHER_S = 0.01
+"""How long a poll gathers more after its first message."""
+
+FULL_WAIT_S = 0.1
+"""How long a poll gathers when the one before was full: larger transactions cost less."""
+
+AHEAD_BYTES = 4_000_000
+"""Polls of at least this size are decoded on a thread of their own, one ahead of scoring.
+
+Arrays of large polls let two cores work; with small ones threads would only hand the interpreter
+to and fro.
+"""
+
+MODEL_CHECK_S = 0.5
+"""Time between two looks for a new model."""
+
+COLLECT_S = 2.0
+"""Time between two runs of the collector of cyclic garbage, which is off otherwise."""
+
+ABORT_PAUSE_S = 0.2
+"""Wait before work whose transaction was aborted is done again."""
+
+
+class ModelSource(Protocol):
+    """Where models come from; `transport.releases.ReleaseFollower` is one."""
+
+    def poll(self, timeout_s: float) -> list[Release]:
+        """Releases since the last poll, oldest first; perhaps none after `timeout_s`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ScorerParts:
+    """What a scorer works with besides its settings.
+
+    Attributes:
+        ids: Schema ids of `topics` and of `model.releases`.
+        models: Where models come from.
+        topics: Where to read and write.
+    """
+
+    ids: SchemaIds
+    models: ModelSource
+    topics: ScorerTopics = field(default_factory=ScorerTopics)
+
+
+@dataclass(frozen=True, slots=True)
+class _Taken:
+    """A poll on its way: who took it, and its columns as soon as they are there."""
+
+    poll: Poll
+    group: GroupMetadata
+    columns: "Future[TelemetryColumns]"
+
+
+class ScoringLoop:
+    """Consumer, producer and the vehicles' state of one connection.
+
+    Args:
+        settings: How.
+        kafka: Where Kafka is.
+        parts: Schemas, models, topics.
+        board: Told what was done.
+        bundle: Model of the connection before; None: wait for one.
+    """
+
+    def __init__(
+        self,
+        settings: ScorerSettings,
+        kafka: KafkaSettings,
+        parts: ScorerParts,
+        board: StatsBoard,
+        bundle: Bundle | None,
+    ) -> None:
+        self._settings = settings
+        self._kafka = kafka
+        self._parts = parts
+        self._board = board
+        self._size = PollSize(settings.poll_messages, settings.poll_bytes)
+        self._undertaker = Undertaker(
+            "scorer",
+            settings.member_id,
+            parts.ids.id_of(parts.topics.dead_letters),
+            parts.topics.dead_letters.name,
+        )
+        self._committer = Committer(self._producer(), on_committed=board.committed)
+        self._consumer = self._member()
+        self._step: ScoringStep | None = None
+        self._bundle = bundle
+        self._looked_s = 0.0
+        self._collected_s = 0.0
+        self._assigned: list[Partition] = []
+        self._positions: dict[Partition, int] = {}
+        self._must_rebuild = False
+        self._was_full = False
+        self._ahead: _Taken | None = None
+        self._decoder = ThreadPoolExecutor(1, "scorer-decode")
+        self._trouble: MotorcadeError | None = None
+
+    @property
+    def bundle(self) -> Bundle | None:
+        """The newest model that works; it outlives the connection."""
+        return self._bundle
+
+    def run(self, stop: threading.Event) -> None:
+        """Score until told to stop.
+
+        Raises:
+            TransientError: Begin anew with another loop.
+            FencedError, SettingsError: Give up.
+        """
+        with self._decoder, self._committer:
+            step = self._wait_for_model(stop)
+            if step is None:
+                return
+            with self._consumer, _quiet_collector():
+                self._subscribe()
+                self._board.state("scoring", step.bundle.manifest.version)
+                while not stop.is_set():
+                    self._turn_or_abort(step, stop)
+                self._settle_or_abort()
+
+    def _producer(self) -> TransactionalProducer:
+        return TransactionalProducer(
+            self._kafka,
+            self._settings.member_id,
+            transaction_timeout_s=self._settings.transaction_timeout_s,
+        )
+
+    def _member(self) -> LogConsumer:
+        settings = self._settings
+        return make_consumer(
+            self._kafka,
+            settings.group_id,
+            group_instance_id=settings.member_id,
+            session_timeout_ms=int(settings.session_timeout_s * 1000),
+            partition_assignment_strategy="range",
+            queued_min_messages=2 * settings.poll_messages,
+            queued_max_messages_kbytes=2 * settings.poll_bytes // 1000,
+        )
+
+    # Taking polls
+
+    def _turn_or_abort(self, step: ScoringStep, stop: threading.Event) -> None:
+        try:
+            self._turn(step)
+        except AbortNeededError:
+            self._abort()
+            stop.wait(ABORT_PAUSE_S)
+
+    def _turn(self, step: ScoringStep) -> None:
+        self._look_for_models(step)
+        messages = self._take()
+        if self._trouble is not None:
+            trouble, self._trouble = self._trouble, None
+            raise trouble
+        if self._must_rebuild:
+            # What was taken may be of an assignment that is gone; it is taken again.
+            self._rebuild(step)
+        elif messages:
+            self._score(step, messages)
+        else:
+            self._catch_up(step)
+            self._committer.settle()
+        self._report()
+
+    def _take(self) -> list[Message]:
+        wanted = self._size.messages
+        if self._was_full:
+            messages = self._consumer.consume(wanted, FULL_WAIT_S)
+        else:
+            messages = self._consumer.consume(1, IDLE_WAIT_S)
+            if messages and wanted > 1:
+                messages += self._consumer.consume(wanted - 1, GATHER_S)
+        self._was_full = len(messages) >= wanted
+        return messages
+
+    def _score(self, step: ScoringStep, messages: list[Message]) -> None:
+        """Scores what was taken; while polls are large, decodes one ahead of that."""
+        poll = Poll.of(messages)
+        payload_bytes = poll.payload_bytes
+        self._size.learn(len(messages), payload_bytes)
+        group = self._consumer.group_metadata()
+        taken = _Taken(poll, group, self._decoder.submit(step.decode, poll))
+        self._catch_up(step)
+        self._ahead = taken
+        if not self._was_full or payload_bytes < AHEAD_BYTES:
+            self._catch_up(step)
+
+    def _catch_up(self, step: ScoringStep) -> None:
+        """Scores the poll that was decoded ahead, if there is one."""
+        taken, self._ahead = self._ahead, None
+        if taken is None:
+            return
+        outcome = step.run(taken.poll, taken.columns.result(), now_ms=_now_ms())
+        self._committer.submit(outcome, taken.group)
+        self._positions |= outcome.offsets
+
+    def _settle_or_abort(self) -> None:
+        try:
+            self._committer.settle()
+        except AbortNeededError:
+            self._abort()
+
+    def _abort(self) -> None:
+        self._ahead = None
+        self._board.add(aborts=1)
+        self._committer.abort()
+        self._must_rebuild = True
+
+    def _report(self) -> None:
+        now_s = time.monotonic()
+        if now_s - self._collected_s > COLLECT_S:
+            self._collected_s = now_s
+            gc.collect(1)
+        if self._board.is_due:
+            ends = {p: self._consumer.known_end(p) for p in self._positions}
+            self._board.tell(lag=sum(max(0, ends[p] - at) for p, at in self._positions.items()))
+
+    # Assignments
+
+    def _subscribe(self) -> None:
+        self._consumer.subscribe(
+            [self._parts.topics.telemetry.name],
+            on_assign=self._on_assign,
+            on_revoke=self._on_revoke,
+            on_lost=self._on_revoke,
+        )
+
+    def _on_assign(self, partitions: list[Partition]) -> dict[Partition, int]:
+        self._assigned = partitions
+        self._must_rebuild = True
+        return {}
+
+    def _on_revoke(self, partitions: list[Partition]) -> None:
+        """Finishes what is under way; the others wait for it. Errors come out of the turn."""
+        try:
+            self._settle_or_abort()
+        except MotorcadeError as error:
+            self._trouble = error
+        self._ahead = None
+        self._assigned = []
+        self._positions = {}
+        self._must_rebuild = True
+
+    def _rebuild(self, step: ScoringStep) -> None:
+        self._ahead = None
+        self._committer.settle()
+        self._must_rebuild = False
+        step.scorer.drop_all()
+        if not self._assigned:
+            return
+        self._board.add(rebuilds=1)
+        starts = self._starts()
+        self._restore_open_alerts(step)
+        self._replay(step, {partition: offset for (_, partition), offset in starts.items()})
+        self._consumer.assign(starts)
+        self._positions = starts
+
+    def _starts(self) -> dict[Partition, int]:
+        """Where to go on: at the committed offset, or at the first that is still there."""
+        starts = {}
+        for partition, offset in self._consumer.committed(self._assigned).items():
+            first, _ = self._consumer.watermarks(partition)
+            starts[partition] = first if offset is None else max(first, offset)
+            self._board.add(skipped=starts[partition] - (first if offset is None else offset))
+        return starts
+
+    def _restore_open_alerts(self, step: ScoringStep) -> None:
+        topic = self._parts.topics.alerts_state
+        found = open_alerts(
+            self._kafka,
+            topic,
+            self._parts.ids.id_of(topic),
+            {partition for _, partition in self._assigned},
+            lambda message, error: self._bury(Refused.of(message), error),
+        )
+        for vehicle_id, alert in found.items():
+            step.scorer.restore_open(vehicle_id, alert)
+
+    def _replay(self, step: ScoringStep, committed: dict[int, int]) -> None:
+        rewind = Rewind(
+            back_s=step.scorer.history_s + self._settings.rewind_margin_s,
+            messages_max=self._settings.rewind_messages,
+            batch_messages=self._size.messages,
+        )
+        topic = self._parts.topics.telemetry.name
+        for messages in history(self._kafka, topic, committed, rewind):
+            step.replay(Poll.of(messages), now_ms=_now_ms())
+
+    # Models
+
+    def _wait_for_model(self, stop: threading.Event) -> ScoringStep | None:
+        """The step with its first model; None when stopped before there is one."""
+        if self._bundle is not None:
+            return self._new_step(self._bundle)
+        self._board.state("no model yet")
+        while not stop.is_set():
+            for release in self._parts.models.poll(IDLE_WAIT_S):
+                if (step := self._first_step(release)) is not None:
+                    return step
+        return None
+
+    def _first_step(self, release: Release) -> ScoringStep | None:
+        if isinstance(release, BrokenRelease):
+            self._bury(_refused_release(release), release.error)
+            return None
+        try:
+            return self._new_step(release)
+        except ContractError as error:
+            self._bury(self._refused_bundle(release), error)
+            return None
+
+    def _new_step(self, bundle: Bundle) -> ScoringStep:
+        scorer = StreamScorer(
+            bundle,
+            max_vehicles=self._settings.max_vehicles,
+            late_after_ms=round(self._settings.late_after_s * 1000),
+        )
+        self._bundle = bundle
+        return ScoringStep(scorer, self._parts.ids, self._undertaker, self._parts.topics)
+
+    def _look_for_models(self, step: ScoringStep) -> None:
+        """Takes what was released; a release that is refused leaves the model in use."""
+        now_s = time.monotonic()
+        if now_s - self._looked_s < MODEL_CHECK_S:
+            return
+        self._looked_s = now_s
+        for release in self._parts.models.poll(0):
+            if isinstance(release, BrokenRelease):
+                self._bury(_refused_release(release), release.error)
+            else:
+                self._swap(step, release)
+
+    def _swap(self, step: ScoringStep, bundle: Bundle) -> None:
+        self._catch_up(step)
+        try:
+            self._must_rebuild |= step.scorer.swap(bundle)
+        except ContractError as error:
+            self._bury(self._refused_bundle(bundle), error)
+            return
+        self._bundle = bundle
+        self._board.state("scoring", bundle.manifest.version)
+
+    def _refused_bundle(self, bundle: Bundle) -> Refused:
+        """A release whose record was sound but whose model cannot be used."""
+        manifest = bundle.manifest
+        return Refused(
+            topic=RELEASES.name,
+            partition=PARTITION,
+            offset=-1,
+            key=release_key(manifest.name, manifest.version),
+            headers=(),
+            payload=encode_confluent(
+                RELEASES.record, self._parts.ids.id_of(RELEASES), bundle.to_record()
+            ),
+        )
+
+    def _bury(self, refused: Refused, error: ContractError) -> None:
+        version = self._bundle.manifest.version if self._bundle else None
+        letter = self._undertaker.letter(refused, error, now_ms=_now_ms(), model_version=version)
+        self._committer.write([letter])
+        self._board.add(dead_letters=1)
+
+
+def _refused_release(release: BrokenRelease) -> Refused:
+    return Refused(
+        topic=RELEASES.name,
+        partition=PARTITION,
+        offset=release.offset,
+        key=release.key,
+        headers=release.headers,
+        payload=release.payload,
+    )
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+@contextmanager
+def _quiet_collector() -> Iterator[None]:
+    """No cyclic garbage collection by count of objects.
+
+    A poll makes tens of thousands of objects without a cycle, and each few hundred of them would
+    start a search for one.
+    """
+    was_enabled = gc.isenabled()
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()

@@ -1,0 +1,246 @@
+"""From one poll of telemetry to all that is written for it. No I/O, no clock.
+
+Hot path: everything but alerts and dead letters, which are few, is done on arrays and lists.
+"""
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cloud.dead_letters import Refused, Undertaker
+from cloud.polls import Poll
+from schemas.codec import Framing, ScoreStamp, TelemetryColumns, decode_telemetry, encode_scores
+from schemas.records import encode_confluent
+from schemas.topics import (
+    ALERTS,
+    ALERTS_STATE,
+    DEAD_LETTERS,
+    SCORES,
+    TELEMETRY,
+    Topic,
+    alert_state_key,
+)
+from scoring.alerts import AlertSource, Transition, alert_record
+from scoring.bundle import Bundle
+from scoring.stream import Scored, StreamScorer
+from transport.kafka import Outgoing, Partition, SchemaIds
+
+ARM = "champion"
+
+
+@dataclass(frozen=True, slots=True)
+class ScorerTopics:
+    """Where the scorer reads and writes; scores and alerts are co-partitioned with telemetry."""
+
+    telemetry: Topic = TELEMETRY
+    scores: Topic = SCORES
+    alerts: Topic = ALERTS
+    alerts_state: Topic = ALERTS_STATE
+    dead_letters: Topic = DEAD_LETTERS
+
+    def co_partitioned(self) -> tuple[Topic, ...]:
+        """Topics that need as many partitions as telemetry has."""
+        return (self.scores, self.alerts, self.alerts_state)
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreRecords:
+    """Score records for one partition, ready for `TransactionalProducer.produce_batch`."""
+
+    topic: str
+    partition: int
+    messages: list[dict[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What one poll leads to; written in one transaction, or not at all.
+
+    Attributes:
+        scores: By partition.
+        others: Alerts and dead letters, in order.
+        offsets: Where to read on.
+        messages: Messages read.
+        readings: Readings scored.
+        payload_bytes: Bytes of the messages read.
+        opened: Alerts opened.
+        closed: Alerts closed.
+        dead_letters: Messages refused.
+    """
+
+    scores: list[ScoreRecords]
+    others: list[Outgoing]
+    offsets: dict[Partition, int]
+    messages: int = 0
+    readings: int = 0
+    payload_bytes: int = 0
+    opened: int = 0
+    closed: int = 0
+    dead_letters: int = 0
+
+
+@dataclass(slots=True)
+class ScoringStep:
+    """Scores polls; the stream scorer within it remembers the vehicles.
+
+    Attributes:
+        scorer: The model in use, with the state of the vehicles.
+        ids: Schema ids of the topics.
+        undertaker: Writes what is refused.
+        topics: Where to read and write.
+    """
+
+    scorer: StreamScorer
+    ids: SchemaIds
+    undertaker: Undertaker
+    topics: ScorerTopics = field(default_factory=ScorerTopics)
+
+    @property
+    def bundle(self) -> Bundle:
+        """The model in use."""
+        return self.scorer.bundle
+
+    def decode(self, poll: Poll) -> TelemetryColumns:
+        """The columns that the model in use needs; may run on another thread."""
+        return decode_telemetry(
+            poll.payloads,
+            framing=Framing.CONFLUENT,
+            schema_id=self.ids.id_of(self.topics.telemetry),
+            schema_ids=self.ids.releases,
+            signals=self.scorer.signals,
+        )
+
+    def run(self, poll: Poll, columns: TelemetryColumns, *, now_ms: int) -> Outcome:
+        """Score a poll.
+
+        Args:
+            poll: Messages that follow those of the last call, in each partition.
+            columns: The same, decoded.
+            now_ms: When they are scored.
+
+        Returns:
+            What to write. The state is then that after the poll: if it is not written, drop
+            the state and rebuild it.
+        """
+        scored = self.scorer.process(columns, now_ms=now_ms)
+        partition = poll.partition[columns.index]
+        offset = poll.offset[columns.index]
+        alerts = list(self._alerts(scored.transitions, partition, offset, now_ms))
+        letters = list(self._letters(poll, columns, now_ms))
+        opened = sum(transition.state == "OPEN" for transition in scored.transitions)
+        return Outcome(
+            scores=self._scores(columns, scored, partition, offset, now_ms),
+            others=alerts + letters,
+            offsets={(self.topics.telemetry.name, p): o for p, o in poll.next_offsets().items()},
+            messages=len(poll.messages),
+            readings=len(scored.scores),
+            payload_bytes=poll.payload_bytes,
+            opened=opened,
+            closed=len(scored.transitions) - opened,
+            dead_letters=len(letters),
+        )
+
+    def replay(self, poll: Poll, *, now_ms: int) -> None:
+        """Take a poll into the state that was scored before; nothing comes of it."""
+        self.scorer.process(self.decode(poll), now_ms=now_ms, replay=True)
+
+    def _stamp(self, now_ms: int) -> ScoreStamp:
+        manifest = self.bundle.manifest
+        return ScoreStamp(
+            origin="CLOUD",
+            model_name=manifest.name,
+            model_version=manifest.version,
+            model_sha256=self.bundle.sha256,
+            arm=ARM,
+            threshold=manifest.threshold,
+            input_topic=self.topics.telemetry.name,
+            score_time_ms=now_ms,
+        )
+
+    def _scores(
+        self,
+        columns: TelemetryColumns,
+        scored: Scored,
+        partition: NDArray[np.int64],
+        offset: NDArray[np.int64],
+        now_ms: int,
+    ) -> list[ScoreRecords]:
+        values = encode_scores(
+            self._stamp(now_ms),
+            vehicle_ids=columns.vehicle_ids,
+            input_partition=partition,
+            input_offset=offset,
+            boot_id=columns.boot_id,
+            seq=columns.seq,
+            event_time_ms=columns.event_time_ms[columns.starts],
+            late=scored.late,
+            counts=columns.counts,
+            scores=scored.scores,
+            schema_id=self.ids.id_of(self.topics.scores),
+        )
+        return _by_partition(self.topics.scores.name, values, columns.vehicle_ids, partition)
+
+    def _alerts(
+        self,
+        transitions: Sequence[Transition],
+        partition: NDArray[np.int64],
+        offset: NDArray[np.int64],
+        now_ms: int,
+    ) -> Iterator[Outgoing]:
+        for transition in transitions:
+            at = int(partition[transition.message])
+            source = AlertSource(
+                origin="CLOUD",
+                input_topic=self.topics.telemetry.name,
+                input_partition=at,
+                input_offset=int(offset[transition.message]),
+                score_time_ms=now_ms,
+                arm=ARM,
+            )
+            record = alert_record(transition, self.bundle.manifest, source)
+            yield from self._alert(transition, record, at)
+
+    def _alert(
+        self, transition: Transition, record: dict[str, Any], partition: int
+    ) -> Iterator[Outgoing]:
+        """The event, and the state: the alert while it is open, a tombstone when it closes."""
+        alerts, state = self.topics.alerts, self.topics.alerts_state
+        value = encode_confluent("Alert", self.ids.id_of(alerts), record)
+        yield Outgoing(alerts.name, value, transition.vehicle_id, partition)
+        held = None
+        if transition.state == "OPEN":
+            held = encode_confluent("Alert", self.ids.id_of(state), record)
+        key = alert_state_key("CLOUD", transition.vehicle_id, transition.code)
+        yield Outgoing(state.name, held, key, partition)
+
+    def _letters(self, poll: Poll, columns: TelemetryColumns, now_ms: int) -> Iterator[Outgoing]:
+        version = self.bundle.manifest.version
+        for rejected in columns.rejected:
+            refused = Refused.of(poll.messages[rejected.index])
+            yield self.undertaker.letter(
+                refused, rejected.error, now_ms=now_ms, model_version=version
+            )
+
+
+def _by_partition(
+    topic: str, values: list[bytes], keys: list[bytes], partition: NDArray[np.int64]
+) -> list[ScoreRecords]:
+    """Runs of one partition: fetches come by partition, so a poll has few of them."""
+    if not values:
+        return []
+    edges = [0, *(np.flatnonzero(np.diff(partition)) + 1).tolist(), len(values)]
+    return [
+        ScoreRecords(
+            topic,
+            int(partition[start]),
+            [
+                {"value": value, "key": key}
+                for value, key in zip(values[start:end], keys[start:end], strict=True)
+            ],
+        )
+        for start, end in itertools.pairwise(edges)
+    ]

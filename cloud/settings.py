@@ -1,0 +1,122 @@
+"""Settings of the cloud's parts, without anything that needs an extra."""
+
+import socket
+from dataclasses import dataclass
+
+from schemas.errors import SettingsError
+
+
+@dataclass(frozen=True, slots=True)
+class ScorerSettings:
+    """How the cloud scorer reads, scores and writes.
+
+    Attributes:
+        group_id: Consumer group. Members of one group share the partitions.
+        transactional_id: Identity of this member, its own in the group and the same after a
+            restart, which settles what the one before left open. Empty: group and host name.
+        model_name: Which model's releases to follow.
+        poll_messages: Most messages taken at once.
+        poll_bytes: Payload bytes aimed at for one poll; large messages are taken fewer at once.
+        max_vehicles: Vehicles whose state is kept; beyond it the longest unseen is forgotten.
+        late_after_s: A message whose readings are older than this when scored is marked late.
+        rewind_margin_s: Log read again beyond the model's own history after an assignment.
+        rewind_messages: Most messages of a partition read again after an assignment.
+        session_timeout_s: After so long a silence the other members take over the partitions.
+        transaction_timeout_s: After it the brokers abort what a dead member left open.
+        backoff_max_s: Longest pause before trying again when Kafka is down.
+        stats_interval_s: Time between two reports.
+    """
+
+    group_id: str = "motorcade-scorer"
+    transactional_id: str = ""
+    model_name: str = "anomaly"
+    poll_messages: int = 20_000
+    poll_bytes: int = 24_000_000
+    max_vehicles: int = 100_000
+    late_after_s: float = 30.0
+    rewind_margin_s: float = 60.0
+    rewind_messages: int = 500_000
+    session_timeout_s: float = 10.0
+    transaction_timeout_s: float = 30.0
+    backoff_max_s: float = 30.0
+    stats_interval_s: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.poll_messages <= 100_000:
+            raise SettingsError(f"scorer poll_messages is {self.poll_messages}; 1 to 100000")
+        if self.session_timeout_s < 6:
+            raise SettingsError("scorer session_timeout_s is below 6, the least that brokers take")
+
+    @property
+    def member_id(self) -> str:
+        """`transactional_id`, or what stands for it where it is empty."""
+        return self.transactional_id or f"{self.group_id}-{socket.gethostname()}"
+
+
+@dataclass(frozen=True, slots=True)
+class TrainSettings:
+    """Which stretch of the log to train on, and how.
+
+    Attributes:
+        name: Model name; the scorer and the gateways follow releases of it.
+        since_ms: Read telemetry whose record time is at least this, milliseconds since the epoch;
+            None: from the first record.
+        until_ms: Up to before this record time; None: to the end.
+        offsets: Read these offsets instead, `partition:first-end` separated by commas, the end
+            excluded: `0:100-2000,1:0-500`.
+        min_readings: Fewer than these are too few to train on.
+        max_readings: Readings held at most; beyond it whole vehicles are left out, by seeded lot.
+        exclude_labelled: Leave out vehicles that `vehicle.labels` calls faulty in that time.
+        signal_presence: Share of the readings that must hold a signal for it to be used.
+        feature_presence: Share of the readings at which a feature with memory must be ready.
+        memory_features: Most features with memory.
+        validation_share: Share of the vehicles kept for validation.
+        false_alerts_per_hour: Budget of false alerts per vehicle-hour that the threshold aims at.
+        threshold_margin: Factor on the threshold where there is too little normal driving to
+            measure it, so that it is extrapolated.
+        policy_k: An alert opens when so many of the last `policy_n` scores exceed the threshold.
+        policy_n: Scores that the policy looks at, 1..64.
+        epochs: Most passes over the training readings.
+        seed: Of split, sample and training; the same log and seed give the same model.
+        threads: Cores that training may use.
+        timeout_s: Longest time for the training itself.
+    """
+
+    name: str = "anomaly"
+    since_ms: int | None = None
+    until_ms: int | None = None
+    offsets: str = ""
+    min_readings: int = 500
+    max_readings: int = 500_000
+    exclude_labelled: bool = True
+    signal_presence: float = 0.99
+    feature_presence: float = 0.5
+    memory_features: int = 6
+    validation_share: float = 0.25
+    false_alerts_per_hour: float = 1.0
+    threshold_margin: float = 1.1
+    policy_k: int = 6
+    policy_n: int = 10
+    epochs: int = 100
+    seed: int = 1
+    threads: int = 2
+    timeout_s: float = 600.0
+
+    def __post_init__(self) -> None:
+        if self.offsets and (self.since_ms is not None or self.until_ms is not None):
+            raise SettingsError("trainer: give either offsets or since_ms and until_ms")
+        for name in ("signal_presence", "feature_presence", "validation_share"):
+            if not 0 < getattr(self, name) <= 1:
+                raise SettingsError(f"trainer {name} is {getattr(self, name)}; above 0, at most 1")
+        if not self.validation_share <= 0.5:
+            raise SettingsError(f"trainer validation_share is {self.validation_share}; at most 0.5")
+        if self.min_readings < 100:
+            raise SettingsError(f"trainer min_readings is {self.min_readings}; at least 100")
+        if self.max_readings < self.min_readings:
+            raise SettingsError("trainer max_readings is below min_readings")
+        if not self.false_alerts_per_hour > 0 or not self.threshold_margin >= 1:
+            raise SettingsError("trainer: false_alerts_per_hour > 0 and threshold_margin >= 1")
+        if not 1 <= self.policy_k <= self.policy_n <= 64:
+            raise SettingsError("trainer needs 1 <= policy_k <= policy_n <= 64")
+        if not 0 <= self.memory_features <= 64:
+            raise SettingsError(f"trainer memory_features is {self.memory_features}; 0 to 64")

@@ -1,0 +1,57 @@
+"""A scorer in a process of its own, so that a test can end it by SIGKILL.
+
+python scorer_child.py GROUND MEMBER POLL_MESSAGES AHEAD_BYTES: scores until killed, or until a
+line comes in.
+"""
+
+import sys
+import threading
+
+from scorer_fleet import Ground, small_bundle
+
+from cloud import scoring_loop
+from cloud.scorer import ScorerParts, ScorerSettings, run_with
+from transport.releases import Release
+
+
+class OneModel:
+    """The committed model, once."""
+
+    def __init__(self) -> None:
+        self._releases: list[Release] = [small_bundle()]
+
+    def poll(self, timeout_s: float) -> list[Release]:
+        releases, self._releases = self._releases, []
+        return releases
+
+
+def stop_at_a_line(stop: threading.Event) -> None:
+    sys.stdin.readline()
+    stop.set()
+
+
+def main() -> None:
+    ground = Ground.from_json(sys.argv[1])
+    scoring_loop.AHEAD_BYTES = int(sys.argv[4])
+    stop = threading.Event()
+    settings = ScorerSettings(
+        group_id=f"scorer-{ground.mark}",
+        transactional_id=sys.argv[2],
+        poll_messages=int(sys.argv[3]),
+        session_timeout_s=6.0,
+        stats_interval_s=0.0,
+        max_vehicles=1000,
+    )
+    parts = ScorerParts(ground.ids, OneModel(), ground.topics)
+    threading.Thread(target=stop_at_a_line, args=[stop], daemon=True).start()
+    run_with(
+        settings,
+        ground.kafka,
+        parts,
+        stop=stop,
+        on_stats=lambda stats: print(stats.messages, flush=True),
+    )
+
+
+if __name__ == "__main__":
+    main()
