@@ -1,0 +1,93 @@
+"""`motorcade bench`: measure this machine."""
+
+import contextlib
+import json
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+
+from motorcade.config import Config
+from motorcade.examples import ExampleGroup
+from motorcade.extras import needs
+from motorcade.options import with_settings
+from transport.settings import KafkaSettings
+
+
+@click.group(
+    cls=ExampleGroup, example="motorcade bench score --json", short_help="Measure this machine."
+)
+def command() -> None:
+    """Measure this machine. Nothing here is a test: figures depend on it and on its load."""
+
+
+@command.command(example="motorcade bench score --memory --sizes 1,10 --json")
+@click.option("--sizes", default="1,10,100", show_default=True, help="Readings a message.")
+@click.option("--vehicles", default=10_000, show_default=True, help="Vehicles that send in turn.")
+@click.option("--readings", type=int, help="Readings of each run; default: some seconds' worth.")
+@click.option("--memory", is_flag=True, help="A model that also has features with memory.")
+@click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
+@click.option(
+    "--brokers-of-settings",
+    is_flag=True,
+    help="Measure on the brokers of [kafka] instead of a temporary stack.",
+)
+@with_settings(None, "kafka")
+def score(config: Config, brokers_of_settings: bool, as_json: bool, **options: Any) -> None:
+    """Scored readings a second from a topic to the scores and alerts topics, exactly once.
+
+    Beside it two bare loops over the same topic in the same run: consume only, and consume and
+    produce one for one in transactions.
+    """
+    with needs("cloud"):
+        from cloud.bench import bench_score
+    given = contextlib.nullcontext(config.section(KafkaSettings))
+    with given if brokers_of_settings else _own_brokers() as kafka:
+        rows = bench_score(
+            kafka,
+            readings_per_message=_sizes(options["sizes"]),
+            vehicles=options["vehicles"],
+            memory=options["memory"],
+            readings=options["readings"],
+            on_progress=lambda text: click.echo(text, err=True),
+        )
+    click.echo(json.dumps(rows, indent=2) if as_json else _table(rows))
+
+
+def _sizes(text: str) -> list[int]:
+    try:
+        return [int(size) for size in text.split(",")]
+    except ValueError as error:
+        raise click.BadParameter(f"{text!r} is no list of numbers", param_hint="sizes") from error
+
+
+@contextlib.contextmanager
+def _own_brokers() -> Iterator[KafkaSettings]:
+    with needs("stack"):
+        from deploy.stack import Stack
+
+        with (
+            tempfile.TemporaryDirectory(prefix="motorcade-bench-") as directory,
+            Stack(Path(directory)) as stack,
+        ):
+            ends = stack.endpoints
+            yield KafkaSettings(
+                bootstrap_servers=ends.kafka_bootstrap, registry_url=ends.registry_url
+            )
+
+
+_COLUMNS = (
+    ("readings_per_message", "readings a message"),
+    ("scored_readings_per_s", "scored readings/s"),
+    ("bare_consume_messages_per_s", "bare consume msg/s"),
+    ("bare_transactional_messages_per_s", "bare transactional msg/s"),
+    ("ratio_to_bare_transactional", "ratio"),
+)
+
+
+def _table(rows: list[dict[str, Any]]) -> str:
+    head = "  ".join(title for _, title in _COLUMNS)
+    lines = ["  ".join(f"{row[key]:>{len(title)},}" for key, title in _COLUMNS) for row in rows]
+    return "\n".join([head, *lines])

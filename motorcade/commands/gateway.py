@@ -1,0 +1,79 @@
+"""`motorcade gateway`: store, score, alert, forward."""
+
+import threading
+from typing import TYPE_CHECKING
+
+import click
+
+from edge.settings import GatewaySettings
+from motorcade.config import Config
+from motorcade.examples import ExampleGroup
+from motorcade.extras import needs
+from motorcade.options import with_settings
+from motorcade.running import emit, log_to_stderr
+from motorcade.stopping import stop_on_signals
+from transport.settings import KafkaSettings, MqttSettings
+
+if TYPE_CHECKING:
+    from edge.gateway import Gateway
+
+PROGRESS_S = 0.5
+
+
+@click.group(
+    cls=ExampleGroup,
+    example="motorcade gateway check\nmotorcade gateway run --gateway-id depot-7",
+    short_help="The edge gateway: store, score, alert, forward.",
+)
+def command() -> None:
+    """The edge gateway: puts readings on its disk, scores them, alerts, forwards to Kafka."""
+
+
+@command.command(example="motorcade gateway run --gateway-id depot-7 --mqtt-host broker.local")
+@click.option("--progress", is_flag=True, help="Print counters as JSON lines.")
+@with_settings("gateway", "mqtt", "kafka")
+def run(config: Config, progress: bool) -> None:
+    """Run until told to stop. Works without Kafka; forwards what waits when it is back."""
+    log_to_stderr()
+    with needs("edge"):
+        from edge.gateway import run as run_gateway
+
+        stop = stop_on_signals()
+        run_gateway(
+            config.section(GatewaySettings),
+            config.section(MqttSettings),
+            config.section(KafkaSettings),
+            stop=stop,
+            on_ready=(lambda gateway: _report(gateway, stop)) if progress else None,
+        )
+
+
+def _report(gateway: "Gateway", stop: threading.Event) -> None:
+    """Start to print counters; goes on until the stop."""
+
+    def body() -> None:
+        while True:
+            ended = stop.wait(PROGRESS_S)
+            health = gateway.health
+            emit({**gateway.status(), "scored": health.scored, "alerts": health.alerts})
+            if ended:
+                return
+
+    threading.Thread(target=body, name="progress", daemon=True).start()
+
+
+@command.command(example="motorcade gateway check --gateway-id depot-7")
+@with_settings("gateway", "mqtt", "kafka")
+def check(config: Config) -> int:
+    """Say whether a gateway could run here: disk, model, brokers. Exit status 1 if not."""
+    with needs("edge"):
+        from edge.gateway import check as check_gateway
+
+        results = check_gateway(
+            config.section(GatewaySettings),
+            config.section(MqttSettings),
+            config.section(KafkaSettings),
+        )
+    for result in results:
+        click.echo(f"{'ok  ' if result.ok else 'FAIL'}  {result.name:<12} {result.text}")
+    return 0 if all(result.ok for result in results) else 1

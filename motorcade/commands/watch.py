@@ -1,0 +1,49 @@
+"""`motorcade watch`: what comes out."""
+
+import click
+
+from motorcade.config import Config
+from motorcade.examples import ExampleGroup
+from motorcade.extras import needs
+from motorcade.moments import Moment
+from motorcade.options import with_settings
+from motorcade.stopping import stop_on_signals
+from transport.settings import KafkaSettings
+
+
+@click.group(
+    cls=ExampleGroup,
+    example="motorcade watch alerts --since 5m",
+    short_help="Look at what comes out.",
+)
+def command() -> None:
+    """Look at what comes out."""
+
+
+@command.command(
+    example="motorcade watch alerts --since 5m\nmotorcade watch alerts --vehicle car-17 --json"
+)
+@click.option("--vehicle", help="Only of this vehicle.")
+@click.option("--since", type=Moment(), help="From here on: an age like 5m, or a time; else: now.")
+@click.option("--follow/--no-follow", default=True, help="Go on with what comes. [default: yes]")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+@with_settings(None, "kafka")
+def alerts(
+    config: Config, *, vehicle: str | None, since: int | None, follow: bool, as_json: bool
+) -> None:
+    """Alerts of edge and cloud as they open and close, until told to stop.
+
+    Each line says when, which vehicle, which signals, how far off, since when, which model.
+    """
+    with needs("cloud"):
+        from cloud.alert_lines import alert_json, alert_line
+        from cloud.watch import AlertFilter, watch_alerts
+
+        found = watch_alerts(
+            AlertFilter(vehicle_id=vehicle, since_ms=since, follow=follow),
+            config.section(KafkaSettings),
+            stop=stop_on_signals(),
+            on_broken=lambda error: click.echo(f"passed over: {error}", err=True),
+        )
+        for alert in found:
+            click.echo(alert_json(alert) if as_json else alert_line(alert))
