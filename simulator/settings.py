@@ -84,6 +84,7 @@ class SimulatorSettings:
         ledger: File to write what was measured to (JSON).
         ledger_messages_max: Messages whose publish time the ledger keeps; above it only counts.
         disturb: Provoke duplicates, reordering, reboots and clock jumps.
+        disturbances: Which, and how much of each; left alone, `disturb` provokes some of all.
     """
 
     vehicles: int = 200
