@@ -20,6 +20,9 @@ from cloud.network import NetworkSettings
 
 EXIT_WITHOUT_TENSORFLOW = 3
 
+LEAST_GAIN = 0.01
+"""A validation loss that is better by a smaller share is none."""
+
 Float32 = NDArray[np.float32]
 Int64 = NDArray[np.int64]
 
@@ -168,7 +171,7 @@ def _batches(
 
 
 class _EarlyStopping:
-    """Keeps the weights of the best validation loss; says when to give up."""
+    """Keeps the weights of the last clear gain in validation loss; says when to give up."""
 
     def __init__(self, network: Any, patience: int) -> None:
         self._network = network
@@ -178,7 +181,7 @@ class _EarlyStopping:
         self.losses: list[float] = []
 
     def wants_more(self, loss: float) -> bool:
-        if not self.losses or loss < min(self.losses):
+        if not self.losses or loss < self.losses[self.best_epoch] * (1 - LEAST_GAIN):
             self._weights = self._network.get_weights()
             self.best_epoch = len(self.losses)
         self.losses.append(loss)

@@ -26,11 +26,11 @@ class NetworkSettings:
     hidden: int = 32
     bottleneck: int = 7
     corruption: float = 0.25
-    epochs: int = 100
-    patience: int = 10
+    epochs: int = 120
+    patience: int = 12
     batch: int = 128
     epoch_rows: int = 40_000
-    learning_rate: float = 5e-3
+    learning_rate: float = 4e-3
     seed: int = 1
     threads: int = 2
 

@@ -4,8 +4,9 @@ One transaction holds the scores, alerts and dead letters of a poll and the offs
 What does not count never was: after an abort, an assignment, or a model that needs other
 features, the vehicles' state is dropped and rebuilt from the log up to the committed offsets, and
 scoring goes on there. The assignment is eager (all partitions are given back and taken anew), so
-there is one way into this state and not three. A static member id lets a restarted process have
-its partitions back at once, and a stable transactional id settles what the one before left open.
+there is one way into this state and not three. A stable transactional id settles what the process
+before left open. Membership is not static: a lone broker that is restarted twice comes to take a
+static member for another one and fences it for good.
 
 What cannot be reached is waited for, without end and with growing pauses; nothing is skipped.
 """
@@ -13,8 +14,9 @@ What cannot be reached is waited for, without end and with growing pauses; nothi
 import random
 import threading
 
+from cloud.scorer_parts import ModelSource, PendingReleases, ScorerParts
 from cloud.scorer_stats import OnStats, ScorerStats, StatsBoard
-from cloud.scoring_loop import ModelSource, ScorerParts, ScoringLoop
+from cloud.scoring_loop import ScoringLoop
 from cloud.scoring_step import ScorerTopics
 from cloud.settings import ScorerSettings
 from schemas.errors import SettingsError, TransientError
@@ -90,6 +92,7 @@ class _Lives:
         self._settings = settings
         self._kafka = kafka
         self._models = models
+        self._releases = PendingReleases(models)
         self._board = board
         self._parts = parts
         self._bundle: Bundle | None = None
@@ -116,7 +119,14 @@ class _Lives:
         if self._parts is None:
             self._parts = ScorerParts(register_schemas(self._kafka), self._models)
         check_topics(self._kafka, self._parts.topics)
-        loop = ScoringLoop(self._settings, self._kafka, self._parts, self._board, self._bundle)
+        loop = ScoringLoop(
+            self._settings,
+            self._kafka,
+            self._parts,
+            self._releases,
+            self._board,
+            bundle=self._bundle,
+        )
         try:
             loop.run(stop)
         finally:

@@ -12,22 +12,20 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Protocol
+from dataclasses import dataclass
 
 from cloud.committer import Committer
-from cloud.dead_letters import Refused, Undertaker
+from cloud.dead_letters import Refused
+from cloud.model_intake import ModelIntake
 from cloud.polls import Poll, PollSize
 from cloud.rebuild import Rewind, history, open_alerts
+from cloud.scorer_parts import PendingReleases, ScorerParts
 from cloud.scorer_stats import StatsBoard
-from cloud.scoring_step import ScorerTopics, ScoringStep
+from cloud.scoring_step import ScoringStep
 from cloud.settings import ScorerSettings
 from schemas.columns import TelemetryColumns
-from schemas.errors import ContractError, MotorcadeError
-from schemas.records import encode_confluent
-from schemas.topics import RELEASES
+from schemas.errors import MotorcadeError
 from scoring.bundle import Bundle
-from scoring.stream import StreamScorer
 from transport.kafka import (
     AbortNeededError,
     GroupMetadata,
@@ -35,11 +33,9 @@ from transport.kafka import (
     LogConsumer,
     Message,
     Partition,
-    SchemaIds,
     TransactionalProducer,
     make_consumer,
 )
-from transport.releases import PARTITION, BrokenRelease, Release, release_key
 
 IDLE_WAIT_S = 0.25
 """Longest wait for the first message of a poll; bounds how late a stop is seen."""
@@ -57,37 +53,11 @@ Arrays of large polls let two cores work; with small ones threads would only han
 to and fro.
 """
 
-MODEL_CHECK_S = 0.5
-"""Time between two looks for a new model."""
-
 COLLECT_S = 2.0
 """Time between two runs of the collector of cyclic garbage, which is off otherwise."""
 
 ABORT_PAUSE_S = 0.2
 """Wait before work whose transaction was aborted is done again."""
-
-
-class ModelSource(Protocol):
-    """Where models come from; `transport.releases.ReleaseFollower` is one."""
-
-    def poll(self, timeout_s: float) -> list[Release]:
-        """Releases since the last poll, oldest first; perhaps none after `timeout_s`."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class ScorerParts:
-    """What a scorer works with besides its settings.
-
-    Attributes:
-        ids: Schema ids of `topics` and of `model.releases`.
-        models: Where models come from.
-        topics: Where to read and write.
-    """
-
-    ids: SchemaIds
-    models: ModelSource
-    topics: ScorerTopics = field(default_factory=ScorerTopics)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +75,8 @@ class ScoringLoop:
     Args:
         settings: How.
         kafka: Where Kafka is.
-        parts: Schemas, models, topics.
+        parts: Schemas and topics.
+        releases: Where models come from.
         board: Told what was done.
         bundle: Model of the connection before; None: wait for one.
     """
@@ -115,7 +86,9 @@ class ScoringLoop:
         settings: ScorerSettings,
         kafka: KafkaSettings,
         parts: ScorerParts,
+        releases: PendingReleases,
         board: StatsBoard,
+        *,
         bundle: Bundle | None,
     ) -> None:
         self._settings = settings
@@ -123,17 +96,9 @@ class ScoringLoop:
         self._parts = parts
         self._board = board
         self._size = PollSize(settings.poll_messages, settings.poll_bytes)
-        self._undertaker = Undertaker(
-            "scorer",
-            settings.member_id,
-            parts.ids.id_of(parts.topics.dead_letters),
-            parts.topics.dead_letters.name,
-        )
         self._committer = Committer(self._producer(), on_committed=board.committed)
+        self._models = ModelIntake(settings, parts, releases, self._committer, board, bundle=bundle)
         self._consumer = self._member()
-        self._step: ScoringStep | None = None
-        self._bundle = bundle
-        self._looked_s = 0.0
         self._collected_s = 0.0
         self._assigned: list[Partition] = []
         self._positions: dict[Partition, int] = {}
@@ -146,7 +111,7 @@ class ScoringLoop:
     @property
     def bundle(self) -> Bundle | None:
         """The newest model that works; it outlives the connection."""
-        return self._bundle
+        return self._models.bundle
 
     def run(self, stop: threading.Event) -> None:
         """Score until told to stop.
@@ -156,9 +121,11 @@ class ScoringLoop:
             FencedError, SettingsError: Give up.
         """
         with self._decoder, self._committer:
-            step = self._wait_for_model(stop)
-            if step is None:
+            scorer = self._models.first(stop)
+            if scorer is None:
                 return
+            parts = self._parts
+            step = ScoringStep(scorer, parts.ids, self._models.undertaker, parts.topics)
             with self._consumer, _quiet_collector():
                 self._subscribe()
                 self._board.state("scoring", step.bundle.manifest.version)
@@ -178,7 +145,6 @@ class ScoringLoop:
         return make_consumer(
             self._kafka,
             settings.group_id,
-            group_instance_id=settings.member_id,
             session_timeout_ms=int(settings.session_timeout_s * 1000),
             partition_assignment_strategy="range",
             queued_min_messages=2 * settings.poll_messages,
@@ -195,7 +161,9 @@ class ScoringLoop:
             stop.wait(ABORT_PAUSE_S)
 
     def _turn(self, step: ScoringStep) -> None:
-        self._look_for_models(step)
+        if self._models.has_news():
+            self._catch_up(step)
+            self._must_rebuild |= self._models.take(step.scorer)
         messages = self._take()
         if self._trouble is not None:
             trouble, self._trouble = self._trouble, None
@@ -319,7 +287,7 @@ class ScoringLoop:
             topic,
             self._parts.ids.id_of(topic),
             {partition for _, partition in self._assigned},
-            lambda message, error: self._bury(Refused.of(message), error),
+            lambda message, error: self._models.bury(Refused.of(message), error),
         )
         for vehicle_id, alert in found.items():
             step.scorer.restore_open(vehicle_id, alert)
@@ -333,91 +301,6 @@ class ScoringLoop:
         topic = self._parts.topics.telemetry.name
         for messages in history(self._kafka, topic, committed, rewind):
             step.replay(Poll.of(messages), now_ms=_now_ms())
-
-    # Models
-
-    def _wait_for_model(self, stop: threading.Event) -> ScoringStep | None:
-        """The step with its first model; None when stopped before there is one."""
-        if self._bundle is not None:
-            return self._new_step(self._bundle)
-        self._board.state("no model yet")
-        while not stop.is_set():
-            for release in self._parts.models.poll(IDLE_WAIT_S):
-                if (step := self._first_step(release)) is not None:
-                    return step
-        return None
-
-    def _first_step(self, release: Release) -> ScoringStep | None:
-        if isinstance(release, BrokenRelease):
-            self._bury(_refused_release(release), release.error)
-            return None
-        try:
-            return self._new_step(release)
-        except ContractError as error:
-            self._bury(self._refused_bundle(release), error)
-            return None
-
-    def _new_step(self, bundle: Bundle) -> ScoringStep:
-        scorer = StreamScorer(
-            bundle,
-            max_vehicles=self._settings.max_vehicles,
-            late_after_ms=round(self._settings.late_after_s * 1000),
-        )
-        self._bundle = bundle
-        return ScoringStep(scorer, self._parts.ids, self._undertaker, self._parts.topics)
-
-    def _look_for_models(self, step: ScoringStep) -> None:
-        """Takes what was released; a release that is refused leaves the model in use."""
-        now_s = time.monotonic()
-        if now_s - self._looked_s < MODEL_CHECK_S:
-            return
-        self._looked_s = now_s
-        for release in self._parts.models.poll(0):
-            if isinstance(release, BrokenRelease):
-                self._bury(_refused_release(release), release.error)
-            else:
-                self._swap(step, release)
-
-    def _swap(self, step: ScoringStep, bundle: Bundle) -> None:
-        self._catch_up(step)
-        try:
-            self._must_rebuild |= step.scorer.swap(bundle)
-        except ContractError as error:
-            self._bury(self._refused_bundle(bundle), error)
-            return
-        self._bundle = bundle
-        self._board.state("scoring", bundle.manifest.version)
-
-    def _refused_bundle(self, bundle: Bundle) -> Refused:
-        """A release whose record was sound but whose model cannot be used."""
-        manifest = bundle.manifest
-        return Refused(
-            topic=RELEASES.name,
-            partition=PARTITION,
-            offset=-1,
-            key=release_key(manifest.name, manifest.version),
-            headers=(),
-            payload=encode_confluent(
-                RELEASES.record, self._parts.ids.id_of(RELEASES), bundle.to_record()
-            ),
-        )
-
-    def _bury(self, refused: Refused, error: ContractError) -> None:
-        version = self._bundle.manifest.version if self._bundle else None
-        letter = self._undertaker.letter(refused, error, now_ms=_now_ms(), model_version=version)
-        self._committer.write([letter])
-        self._board.add(dead_letters=1)
-
-
-def _refused_release(release: BrokenRelease) -> Refused:
-    return Refused(
-        topic=RELEASES.name,
-        partition=PARTITION,
-        offset=release.offset,
-        key=release.key,
-        headers=release.headers,
-        payload=release.payload,
-    )
 
 
 def _now_ms() -> int:

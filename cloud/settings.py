@@ -97,7 +97,7 @@ class TrainSettings:
     threshold_margin: float = 1.1
     policy_k: int = 6
     policy_n: int = 10
-    epochs: int = 100
+    epochs: int = 120
     seed: int = 1
     threads: int = 2
     timeout_s: float = 600.0

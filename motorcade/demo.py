@@ -6,6 +6,7 @@
 """
 
 import json
+import math
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -35,6 +36,16 @@ from transport.settings import KafkaSettings, MqttSettings
 
 FLEET = "demo"
 REPLAY_ROOM = 1.5
+MESSAGES_PER_S_MAX = 1_000
+"""Above it a message holds several readings, as it would in a car: two cores carry the whole
+fleet, its broker and its cloud here."""
+
+QUICK_FAULTS = (
+    "alternator,battery_cell,bearing_wear,coolant_offset,current_offset,engine_speed_noise,"
+    "maf_low,manifold_leak"
+)
+"""Those of the catalogue that are fully there within half a minute and move a value. A slow leak
+or a stuck sensor cannot show in what is left of a minute and a half."""
 GATEWAY_ID = "demo-gateway"
 
 
@@ -134,16 +145,23 @@ def _write_settings(
             "models_path": directory / "gateway" / "models",
             "max_vehicles": max(5_000, 2 * options.vehicles),
         },
-        "scorer": {"backoff_max_s": 2.0},
+        "scorer": {"backoff_max_s": 2.0, "session_timeout_s": 6.0},
         "trainer": {"seed": options.seed},
         "simulator": {
             "vehicles": options.vehicles,
             "seed": options.seed,
             "ledger": directory / LEDGER_FILE,
-            **(_replay(options.replay, options.duration_s) if options.replay else {}),
+            **(_replay(options.replay, options.duration_s) if options.replay else _fleet(options)),
         },
     }
     (directory / SETTINGS_FILE).write_text(settings_text(sections), "utf-8")
+
+
+def _fleet(options: DemoOptions) -> dict[str, Any]:
+    return {
+        "readings_per_message": math.ceil(options.vehicles / MESSAGES_PER_S_MAX),
+        "fault_codes": QUICK_FAULTS,
+    }
 
 
 def _replay(path: Path, duration_s: float) -> dict[str, Any]:

@@ -14,9 +14,11 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from cloud.alert_lines import clock_time, signal_text
 from motorcade.demo_plan import Phase
+from schemas.records import Record
 
-ALERTS_SHOWN = 8
+ALERTS_SHOWN = 6
 PLAIN_INTERVAL_S = 5.0
 RATE_WINDOW_S = 5.0
 STAGES = (
@@ -124,9 +126,15 @@ def _states(scene: Scene) -> Table:
 def _alerts(scene: Scene) -> RenderableType:
     if not scene.alerts:
         return Text("none so far", style="dim")
-    lines = Text(no_wrap=True, overflow="ellipsis")
-    lines.append("\n".join(scene.alerts))
-    return lines
+    return Text("\n".join(scene.alerts))
+
+
+def alert_text(alert: Record) -> str:
+    """An alert in about a line: who, what, how far off, since when, by which model."""
+    leading = signal_text(alert["signals"][0]) if alert["signals"] else "no single signal"
+    since = clock_time(alert["since"]).partition(" ")[2]
+    origin = alert["origin"].lower()
+    return f"{origin:<5} {alert['vehicle_id']}  {leading}  since {since}  {alert['model_version']}"
 
 
 def plain_line(scene: Scene) -> str:

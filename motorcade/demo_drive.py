@@ -6,11 +6,10 @@ import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
-from cloud.alert_lines import alert_line
 from deploy.stack import Stack
 from motorcade.demo_children import Child, Crew
 from motorcade.demo_count import Witnessed
-from motorcade.demo_display import Display, Scene
+from motorcade.demo_display import Display, Scene, alert_text
 from motorcade.demo_plan import Phase, Plan, Step, due
 from motorcade.demo_watch import CloudWatch, EdgeWatch, Sighting
 from schemas.errors import MotorcadeError, TransientError
@@ -274,7 +273,7 @@ class Drive:
         )
         if is_new:
             arrivals[alert["alert_id"]] = sighting.arrived_ms
-            self._display.alert(alert_line(alert))
+            self._display.alert(alert_text(alert))
         return is_new
 
 

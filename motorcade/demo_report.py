@@ -159,7 +159,7 @@ def _alert_rows(found: Findings) -> list[Row]:
         ),
         ("fault to alert", _seconds(delay), "p50 / p90"),
         *(
-            (f"reading to {name} alert", _milliseconds(latency.live), "p50 / p99, live data")
+            (f"to {name} alert", _milliseconds(latency.live), "from the reading, p50 / p99")
             for name, latency in found.latency.items()
         ),
         ("model", found.model["version"], found.model["name"]),

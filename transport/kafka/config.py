@@ -6,6 +6,18 @@ from transport.settings import KafkaSettings
 
 Config = dict[str, Any]
 
+_FORGETFUL: Config = {
+    "metadata.max.age.ms": 3_000,
+    "topic.metadata.refresh.interval.ms": 1_000,
+}
+"""What is known of the brokers is asked for again within seconds.
+
+A broker that is missing from the metadata for a moment, as a lone one is while it restarts, is
+given up by the library. With its usual minutes between refreshes one consumer in a dozen then
+never fetched again, and `send_offsets` waited, past any time-out, for a coordinator that was
+cached (confluentinc/librdkafka#5456 and #5511). It costs one small request a second.
+"""
+
 
 def client_config(settings: KafkaSettings) -> Config:
     """What all clients have in common: where, as whom, and how long to wait."""
@@ -19,6 +31,7 @@ def client_config(settings: KafkaSettings) -> Config:
         # Stalls and lost connections reach the caller as errors of what it does; the library's
         # own lines on stderr say them once more, for every broker.
         "log_level": 2,
+        **_FORGETFUL,
         **_sasl(settings),
         **_tls(settings),
     }
@@ -75,10 +88,8 @@ def producer_config(settings: KafkaSettings) -> Config:
 
     `murmur2_random` puts a key into the partition in which Java producers put it.
 
-    The ages let a transaction outlive its brokers. `send_offsets` waits, past any time-out, for a
-    group coordinator that is cached (confluentinc/librdkafka#5456), and one that was missing from
-    the metadata for a moment never comes back (#5511), as when a lone broker restarts. What is
-    cached for seconds only, and connections that close when idle, make the client look again.
+    Connections that close when idle belong to `_FORGETFUL`: a transaction that waits for its
+    coordinator looks again when some connection changes.
     """
     return client_config(settings) | {
         "enable.idempotence": True,
@@ -89,8 +100,6 @@ def producer_config(settings: KafkaSettings) -> Config:
         "batch.size": 1_000_000,
         "queue.buffering.max.messages": QUEUE_MESSAGES_MAX,
         "message.max.bytes": MESSAGE_BYTES_MAX,
-        "metadata.max.age.ms": 3_000,
-        "topic.metadata.refresh.interval.ms": 1_000,
         "connections.max.idle.ms": 4_000,
     }
 

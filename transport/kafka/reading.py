@@ -21,6 +21,7 @@ from transport.settings import KafkaSettings
 
 _GROUP = "motorcade-reader"  # never joined and never committed to; the library wants one
 _SLICE_S = 0.05
+_SETTLE_PAUSE_S = 0.1
 _WHOLE = 1 << 62
 
 
@@ -77,7 +78,7 @@ def spans(
         raise SettingsError(f"there is no topic {topic!r} at {settings.bootstrap_servers}")
     with _reader(settings) as consumer:
         return {
-            partition: _span(consumer, (topic, partition), since_ms, until_ms, timeout_s)
+            partition: _patient_span(consumer, (topic, partition), since_ms, until_ms, timeout_s)
             for partition in range(count)
         }
 
@@ -168,6 +169,27 @@ def _reader(settings: KafkaSettings, **options: Any) -> LogConsumer:
         **dotted(options),
     }
     return LogConsumer(config)
+
+
+def _patient_span(
+    consumer: LogConsumer,
+    partition: tuple[str, int],
+    since_ms: int | None,
+    until_ms: int | None,
+    timeout_s: float,
+) -> Span:
+    """`_span`, asked again while the brokers settle.
+
+    Right after a topic was made, or a leader has moved, they answer that they do not lead it.
+    """
+    until_s = time.monotonic() + timeout_s
+    while True:
+        try:
+            return _span(consumer, partition, since_ms, until_ms, timeout_s)
+        except TransientError:
+            if time.monotonic() > until_s:
+                raise
+            time.sleep(_SETTLE_PAUSE_S)
 
 
 def _span(
