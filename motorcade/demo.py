@@ -40,6 +40,11 @@ MESSAGES_PER_S_MAX = 1_000
 """Above it a message holds several readings, as it would in a car: two cores carry the whole
 fleet, its broker and its cloud here."""
 
+TRAINING_READINGS = 1_000
+"""Readings that the trainer should find at least."""
+
+RATE_HZ_MAX = 50
+
 QUICK_FAULTS = (
     "alternator,battery_cell,bearing_wear,coolant_offset,current_offset,engine_speed_noise,"
     "maf_low,manifold_leak"
@@ -158,8 +163,13 @@ def _write_settings(
 
 
 def _fleet(options: DemoOptions) -> dict[str, Any]:
+    """A small fleet measures more often, or there would be too little to learn from."""
+    train_s = plan(options.duration_s).train_s
+    wanted_hz = math.ceil(TRAINING_READINGS / (options.vehicles * train_s))
+    rate_hz = min(max(1, wanted_hz), RATE_HZ_MAX)
     return {
-        "readings_per_message": math.ceil(options.vehicles / MESSAGES_PER_S_MAX),
+        "rate_hz": float(rate_hz),
+        "readings_per_message": math.ceil(options.vehicles * rate_hz / MESSAGES_PER_S_MAX),
         "fault_codes": QUICK_FAULTS,
     }
 

@@ -269,13 +269,17 @@ def running(gateway: GatewayProcess) -> Iterator[GatewayProcess]:
         gateway.kill()
 
 
-def in_kafka(kafka: KafkaSettings, topic: Topic) -> list[Record]:
-    """All committed records of a topic; tombstones are left out."""
+def in_kafka(kafka: KafkaSettings, topic: Topic, name: str) -> list[Record]:
+    """Committed records of a topic that hold `name`; tombstones are left out.
+
+    The log is shared, and others write things into it that are no records at all.
+    """
+    wanted = name.encode()
     return [
         decode_body(topic.record, value[CONFLUENT_HEADER_BYTES:])
         for messages in read_to_end(kafka, topic.name)
         for message in messages
-        if (value := message.value()) is not None
+        if (value := message.value()) is not None and wanted in value
     ]
 
 

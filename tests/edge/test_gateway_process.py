@@ -88,7 +88,7 @@ class World:
 
     def mine(self, topic: Topic) -> list[Record]:
         """This test's records of a topic."""
-        return [r for r in in_kafka(self.kafka, topic) if self.name in str(r)]
+        return in_kafka(self.kafka, topic, self.name)
 
     def wait_for(self, topic: Topic, count: int) -> list[Record]:
         until(f"{count} records in {topic.name}", lambda: len(self.mine(topic)) >= count)
