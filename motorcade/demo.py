@@ -40,6 +40,8 @@ MESSAGES_PER_S_MAX = 1_000
 """Above it a message holds several readings, as it would in a car: two cores carry the whole
 fleet, its broker and its cloud here."""
 
+VEHICLE_MESSAGES_PER_S_MAX = 5
+
 TRAINING_READINGS = 1_000
 """Readings that the trainer should find at least."""
 
@@ -167,9 +169,10 @@ def _fleet(options: DemoOptions) -> dict[str, Any]:
     train_s = plan(options.duration_s).train_s
     wanted_hz = math.ceil(TRAINING_READINGS / (options.vehicles * train_s))
     rate_hz = min(max(1, wanted_hz), RATE_HZ_MAX)
+    messages_hz = min(VEHICLE_MESSAGES_PER_S_MAX, MESSAGES_PER_S_MAX / options.vehicles)
     return {
         "rate_hz": float(rate_hz),
-        "readings_per_message": math.ceil(options.vehicles * rate_hz / MESSAGES_PER_S_MAX),
+        "readings_per_message": math.ceil(rate_hz / messages_hz),
         "fault_codes": QUICK_FAULTS,
     }
 

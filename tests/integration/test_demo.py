@@ -94,9 +94,7 @@ def assert_all_gone(directory: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["simulated", "recorded"])
-def test_nothing_is_lost_or_counted_twice(
-    demos: dict[str, Demo], name: str
-) -> None:
+def test_nothing_is_lost_or_counted_twice(demos: dict[str, Demo], name: str) -> None:
     demo = demos[name]
     status = demo.end()
     assert status == 0, demo.output.read_text()[-6000:]
