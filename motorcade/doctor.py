@@ -17,6 +17,7 @@ from motorcade.extras import LIBRARIES_OF_EXTRA
 
 MEMORY_WANTED_BYTES = 2 * 1024**3
 DISK_WANTED_BYTES = 2 * 1024**3
+FETCH = "run `python -m deploy.artifacts fetch` once, with a network"
 PYTHONS = ((3, 11), (3, 13))
 
 
@@ -125,9 +126,7 @@ def _stack_parts() -> Iterator[Finding]:
         "kafka",
         not kafka,
         f"{len(kafka)} jars are not in the cache" if kafka else "in the cache",
-        "run `make kafka` once with a network, or `motorcade stack up`, which fetches them"
-        if kafka
-        else "",
+        FETCH if kafka else "",
         "stack, demo, bench",
     )
     mosquitto = find_mosquitto()
@@ -137,7 +136,7 @@ def _stack_parts() -> Iterator[Finding]:
         "mqtt broker",
         ok,
         f"Mosquitto at {mosquitto}" if mosquitto else "no Mosquitto: Artemis is used",
-        "" if ok else "install Mosquitto, or let `motorcade stack up` fetch Artemis once",
+        "" if ok else f"install Mosquitto, or {FETCH}",
         "stack, demo",
     )
 
