@@ -21,6 +21,7 @@ LEDGER_FILE = "ledger.json"
 TICK_S = 0.1
 LAST_ALERTS_S = 1.0
 STALLED_S = 2.0
+ABREAST_S = 3.0
 DRAIN_TIMEOUT_S = 120.0
 READY_TIMEOUT_S = 60.0
 SETTLE_TIMEOUT_S = 90.0
@@ -232,13 +233,18 @@ class Drive:
         scene.spool_depth = said["spool_depth"]
         scene.uplink = uplink_text(said["uplink"], now_s - self._forwarded_s)
         scene.edge_model = said["model_version"]
-        if self._outage_s and not self._caught_up_ms and not scene.spool_depth:
-            self._caught_up_ms = wall_ms()
 
     def _hear_scorer(self, said: dict[str, Any]) -> None:
         self._scene.count(time.monotonic(), "scored in the cloud", said["readings"])
         self._scene.cloud_model = said["model_version"]
         self._scored_messages = said["messages"]
+        if self._outage_s and not self._caught_up_ms and self._cloud_is_abreast():
+            self._caught_up_ms = wall_ms()
+
+    def _cloud_is_abreast(self) -> bool:
+        """Whether the scorer is behind the vehicles by no more than it always is."""
+        behind = self._scene.counts["measured"] - self._scene.counts["scored in the cloud"]
+        return behind <= ABREAST_S * self._scene.rates["measured"].per_s
 
     def _hear_simulator(self, said: dict[str, Any]) -> None:
         now_s = time.monotonic()
