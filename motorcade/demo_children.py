@@ -15,8 +15,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from deploy import processes
-from deploy.processes import ProcessId, identify
+from deploy.keeper import Keeper
+from deploy.processes import identify
 from motorcade.config import is_setting
 
 STOP_TIMEOUT_S = 15.0
@@ -69,7 +69,7 @@ class Child:
         self._read_to = 0
         self._rest = b""
 
-    def start(self, keeper: "Keeper") -> None:
+    def start(self, keeper: Keeper) -> None:
         """Start it, or start it again after its end."""
         with self.out.open("ab") as out, self.log.open("ab") as log:
             self._process = subprocess.Popen(
@@ -151,35 +151,6 @@ class Child:
         """The end of its log, for a message."""
         text = self.log.read_text("utf-8", errors="replace") if self.log.exists() else ""
         return "\n".join(f"    {line}" for line in text.splitlines()[-LOG_LINES_SHOWN:])
-
-
-class Keeper:
-    """The process that ends the children if this one dies without doing so (`deploy.keeper`)."""
-
-    def __init__(self, log: Path) -> None:
-        self._log = log
-        self._process: ProcessId | None = None
-        self._writing = -1
-
-    def start(self) -> None:
-        """Start it."""
-        reading, self._writing = os.pipe()
-        try:
-            command = [sys.executable, "-m", "deploy.keeper"]
-            self._process = processes.spawn(command, log=self._log, stdin=reading)
-        finally:
-            os.close(reading)
-
-    def keep(self, process: ProcessId) -> None:
-        """Have it end this process too."""
-        os.write(self._writing, f"{process.pid} {process.start_ticks}\n".encode("ascii"))
-
-    def stop(self) -> None:
-        """Let it end what still runs, and then itself. Harmless when repeated."""
-        process, self._process = self._process, None
-        if process is not None:
-            os.close(self._writing)
-            processes.wait_gone(process, STOP_TIMEOUT_S)
 
 
 class Crew:

@@ -115,11 +115,6 @@ class Outbox:
             self._held[identity].sent_ms = None
             self._unsent.appendleft(identity)
 
-    @property
-    def idle(self) -> bool:
-        """Whether `due` has nothing to give before the next time-out."""
-        return not self._unsent or len(self._under_way) >= self._window
-
     def _time_out(self, now_ms: int) -> None:
         while self._under_way and self._under_way[0] not in self._held:
             self._under_way.popleft()
