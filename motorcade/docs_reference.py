@@ -154,10 +154,19 @@ def _field_doc(field: dict[str, Any]) -> str:
 
 
 def _inner_record(avro: Any) -> dict[str, Any] | None:
+    if isinstance(avro, list):
+        return next((found for found in map(_record_or_inner, avro) if found is not None), None)
     if isinstance(avro, dict) and avro.get("type") == "array":
         items = avro["items"]
         return items if isinstance(items, dict) and items.get("type") == "record" else None
     return None
+
+
+def _record_or_inner(avro: Any) -> dict[str, Any] | None:
+    """A record that a union may hold, or one that an array in it holds."""
+    if isinstance(avro, dict) and avro.get("type") == "record":
+        return avro
+    return _inner_record(avro)
 
 
 def _avro_text(avro: Any) -> str:
@@ -168,6 +177,8 @@ def _avro_text(avro: Any) -> str:
     kind = avro["type"]
     if kind == "array":
         return f"array of {_avro_text(avro['items'])}"
+    if kind == "map":
+        return f"map to {_avro_text(avro['values'])}"
     if kind == "enum":
         return ", ".join(f"`{symbol}`" for symbol in avro["symbols"])
     if kind in ("record", "fixed"):

@@ -26,6 +26,10 @@ class Reason(StrEnum):
     MODEL_HASH = "model-hash"
     MODEL_FEATURES = "model-features"
     MODEL_INVALID = "model-invalid"
+    UNKNOWN_MODEL = "unknown-model"
+    WRONG_SHAPE = "wrong-shape"
+    DEADLINE = "deadline"
+    UNKNOWN_REPLY_TOPIC = "unknown-reply-topic"
 
 
 class MotorcadeError(Exception):

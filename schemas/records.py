@@ -35,6 +35,12 @@ NAMES = (
     "GatewayStatus",
     "Ack",
     "VehicleLabel",
+    "ModelChunk",
+    "ModelTraffic",
+    "ModelRequest",
+    "ModelResponse",
+    "ModelStats",
+    "ModelEvent",
 )
 
 Record = dict[str, Any]

@@ -193,6 +193,9 @@ def _compile_complex(schema: Any, names: dict[str, tuple[Step, int]]) -> tuple[S
         return _record([walk for walk, _ in fields]), sum(size for _, size in fields)
     if kind == "array":
         return _array(*_compile(schema["items"], names)), 1
+    if kind == "map":  # on the wire an array of keys and values
+        value, size = _compile(schema["values"], names)
+        return _array(_record([_string, value]), 1 + size), 1
     if kind == "enum":
         return _enum(len(schema["symbols"])), 1
     if kind == "fixed":

@@ -39,6 +39,27 @@ LABELS = Topic(
     "vehicle.labels", "VehicleLabel", VEHICLE_PARTITIONS, False, "What was truly the matter"
 )
 RELEASES = Topic("model.releases", "ModelRelease", 1, True, "Models, newest of a version")
+CHUNKS = Topic("model.chunks", "ModelChunk", 1, True, "Bytes of models too large for one record")
+TRAFFIC = Topic("model.traffic", "ModelTraffic", 1, True, "Aliases and experiment of each model")
+REQUESTS = Topic("model.requests", "ModelRequest", 4, False, "Rows to score, for the model server")
+RESPONSES = Topic(
+    "model.responses", "ModelResponse", 4, False, "What the model server made of them"
+)
+MODEL_STATS = Topic("model.stats", "ModelStats", 1, False, "Counts and histograms of each arm")
+MODEL_EVENTS = Topic("model.events", "ModelEvent", 1, False, "Promotions, rollbacks, drift")
+SHADOW_SCORES = Topic(
+    "vehicle.scores.shadow", "ScoreBatch", VEHICLE_PARTITIONS, False, "Scores of shadow arms"
+)
+SHADOW_ALERTS = Topic(
+    "vehicle.alerts.shadow", "Alert", VEHICLE_PARTITIONS, False, "Alerts that a shadow would raise"
+)
+SHADOW_ALERTS_STATE = Topic(
+    "vehicle.alerts.shadow.state",
+    "Alert",
+    VEHICLE_PARTITIONS,
+    True,
+    "Open alerts of shadow arms; a tombstone closes",
+)
 GATEWAY_STATUS = Topic("gateway.status", "GatewayStatus", 1, False, "Heartbeats of gateways")
 GATEWAY_POSITIONS = Topic(
     "gateway.positions", "GatewayPosition", 1, True, "How far spools are forwarded"
@@ -52,6 +73,15 @@ TOPICS: tuple[Topic, ...] = (
     ALERTS_STATE,
     LABELS,
     RELEASES,
+    CHUNKS,
+    TRAFFIC,
+    REQUESTS,
+    RESPONSES,
+    MODEL_STATS,
+    MODEL_EVENTS,
+    SHADOW_SCORES,
+    SHADOW_ALERTS,
+    SHADOW_ALERTS_STATE,
     GATEWAY_STATUS,
     GATEWAY_POSITIONS,
     DEAD_LETTERS,

@@ -21,7 +21,7 @@ from scoring.alerts import LeadingSignal, OpenAlert, Origin, Transition
 from scoring.bundle import Bundle
 from scoring.featurizer import Featured, Featurizer, split
 from scoring.policy import AlertPolicy, Decisions
-from scoring.scorer import BatchScorer
+from scoring.scorer import BatchScorer, MakeScorer
 
 LATE_AFTER_MS = 30_000
 _POLICY_READING_S = 10.0
@@ -54,6 +54,7 @@ class StreamScorer:
         max_vehicles: Vehicles remembered.
         origin: 'EDGE' or 'CLOUD'; part of every alert's identity.
         late_after_ms: Age from which a message counts as late.
+        make_scorer: Where the network runs; in this process by default.
 
     Raises:
         ContractError: MODEL_HASH, MODEL_FEATURES or MODEL_INVALID.
@@ -66,8 +67,10 @@ class StreamScorer:
         max_vehicles: int,
         origin: Origin = "CLOUD",
         late_after_ms: int = LATE_AFTER_MS,
+        make_scorer: MakeScorer = BatchScorer,
     ) -> None:
-        self._scorer = BatchScorer(bundle)
+        self._make_scorer = make_scorer
+        self._scorer = make_scorer(bundle)
         manifest = bundle.manifest
         self._featurizer = Featurizer(manifest.features, max_vehicles=max_vehicles)
         self._policy = AlertPolicy(
@@ -147,7 +150,7 @@ class StreamScorer:
         Raises:
             ContractError: As the constructor.
         """
-        scorer = BatchScorer(bundle)
+        scorer = self._make_scorer(bundle)
         manifest = bundle.manifest
         dropped = self._featurizer.swap(manifest.features)
         self._scorer = scorer

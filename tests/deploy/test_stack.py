@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import paho.mqtt.client as mqtt
 import pytest
-from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 from paho.mqtt.enums import CallbackAPIVersion
@@ -27,6 +27,7 @@ from deploy.mosquitto import find_mosquitto
 from deploy.ports import Ports
 from deploy.stack import Endpoints, MqttChoice, Stack
 from schemas.errors import SettingsError, TransientError
+from transport.kafka import KafkaSettings, read_range, spans
 
 pytestmark = pytest.mark.integration
 
@@ -69,21 +70,16 @@ def write(endpoints: Endpoints, topic: str, values: list[bytes]) -> None:
 
 
 def read(endpoints: Endpoints, topic: str, count: int) -> list[bytes]:
-    consumer = Consumer(
-        {
-            "bootstrap.servers": endpoints.kafka_bootstrap,
-            "group.id": "reader",
-            "isolation.level": "read_committed",
-            "enable.auto.commit": False,
-        }
-    )
-    try:
-        consumer.assign([TopicPartition(topic, 0, 0)])
-        messages = consumer.consume(count, TIMEOUT_S)
-        assert all(message.error() is None for message in messages)
-        return [message.value() or b"" for message in messages]
-    finally:
-        consumer.close()
+    """Read from the beginning, with the product's own configuration.
+
+    The library's defaults give a lone broker that restarts up for minutes now and then; what the
+    product does about it is in `transport.kafka.config`.
+    """
+    settings = KafkaSettings(bootstrap_servers=endpoints.kafka_bootstrap)
+    span = spans(settings, topic, timeout_s=TIMEOUT_S)[0]
+    assert span.end - span.start >= count
+    batches = read_range(settings, topic, {0: span}, stall_timeout_s=TIMEOUT_S)
+    return [message.value() or b"" for batch in batches for message in batch]
 
 
 class Link:
