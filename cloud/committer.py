@@ -1,5 +1,8 @@
 """Transactions one at a time, each finished on a thread of its own.
 
+With a producer without transactions the same holds of its flushes; what is aborted may then be
+written a second time.
+
 While a transaction waits for the brokers, which lets go of the interpreter, the caller takes and
 scores the next poll. There is never a second transaction before the first is through.
 """
@@ -11,7 +14,13 @@ from types import TracebackType
 from typing import Self
 
 from cloud.scoring_step import Outcome
-from transport.kafka import GroupMetadata, Outgoing, ProducerLostError, TransactionalProducer
+from transport.kafka import (
+    AtLeastOnceProducer,
+    GroupMetadata,
+    Outgoing,
+    ProducerLostError,
+    TransactionalProducer,
+)
 
 COMMIT_TIMEOUT_S = 30.0
 
@@ -32,7 +41,7 @@ class Committer:
 
     def __init__(
         self,
-        producer: TransactionalProducer,
+        producer: TransactionalProducer | AtLeastOnceProducer,
         *,
         on_committed: Callable[[Outcome], None],
         commit_timeout_s: float = COMMIT_TIMEOUT_S,

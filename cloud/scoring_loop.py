@@ -28,6 +28,7 @@ from schemas.errors import MotorcadeError
 from scoring.bundle import Bundle
 from transport.kafka import (
     AbortNeededError,
+    AtLeastOnceProducer,
     GroupMetadata,
     KafkaSettings,
     LogConsumer,
@@ -96,9 +97,9 @@ class ScoringLoop:
         self._parts = parts
         self._board = board
         self._size = PollSize(settings.poll_messages, settings.poll_bytes)
+        self._consumer = self._member()
         self._committer = Committer(self._producer(), on_committed=board.committed)
         self._models = ModelIntake(settings, parts, releases, self._committer, board, bundle=bundle)
-        self._consumer = self._member()
         self._collected_s = 0.0
         self._assigned: list[Partition] = []
         self._positions: dict[Partition, int] = {}
@@ -133,7 +134,9 @@ class ScoringLoop:
                     self._turn_or_abort(step, stop)
                 self._settle_or_abort()
 
-    def _producer(self) -> TransactionalProducer:
+    def _producer(self) -> TransactionalProducer | AtLeastOnceProducer:
+        if self._settings.delivery == "at-least-once":
+            return AtLeastOnceProducer(self._kafka, self._consumer.commit)
         return TransactionalProducer(
             self._kafka,
             self._settings.member_id,

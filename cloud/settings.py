@@ -2,6 +2,7 @@
 
 import socket
 from dataclasses import dataclass
+from typing import Literal
 
 from schemas.errors import SettingsError
 
@@ -15,6 +16,8 @@ class ScorerSettings:
         transactional_id: Identity of this member, its own in the group and the same after a
             restart, which settles what the one before left open. Empty: group and host name.
         model_name: Which model's releases to follow.
+        delivery: 'exactly-once' writes in transactions; 'at-least-once' without, which is sooner
+            and may write some scores and alerts again after a failure.
         poll_messages: Most messages taken at once.
         poll_bytes: Payload bytes aimed at for one poll; large messages are taken fewer at once.
         max_vehicles: Vehicles whose state is kept; beyond it the longest unseen is forgotten.
@@ -30,6 +33,7 @@ class ScorerSettings:
     group_id: str = "motorcade-scorer"
     transactional_id: str = ""
     model_name: str = "anomaly"
+    delivery: Literal["exactly-once", "at-least-once"] = "exactly-once"
     poll_messages: int = 20_000
     poll_bytes: int = 24_000_000
     max_vehicles: int = 100_000

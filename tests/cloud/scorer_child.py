@@ -1,7 +1,7 @@
 """A scorer in a process of its own, so that a test can end it by SIGKILL.
 
-python scorer_child.py GROUND MEMBER POLL_MESSAGES AHEAD_BYTES: scores until killed, or until a
-line comes in.
+python scorer_child.py GROUND MEMBER POLL_MESSAGES AHEAD_BYTES [--at-least-once]: scores until
+killed, or until a line comes in.
 """
 
 import sys
@@ -41,6 +41,7 @@ def main() -> None:
         session_timeout_s=6.0,
         stats_interval_s=0.0,
         max_vehicles=1000,
+        delivery="at-least-once" if "--at-least-once" in sys.argv else "exactly-once",
     )
     parts = ScorerParts(ground.ids, OneModel(), ground.topics)
     threading.Thread(target=stop_at_a_line, args=[stop], daemon=True).start()

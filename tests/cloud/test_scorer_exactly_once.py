@@ -1,4 +1,7 @@
-"""The scorer against a real Kafka, killed and rebalanced while it works."""
+"""The scorer against a real Kafka, killed and rebalanced while it works.
+
+Also without transactions, where each message is answered at least once.
+"""
 
 import os
 import random
@@ -33,7 +36,9 @@ def ground(stack: Stack) -> Ground:
 class Child:
     """A scorer process."""
 
-    def __init__(self, ground: Ground, member: str, poll_messages: int, ahead_bytes: int) -> None:
+    def __init__(
+        self, ground: Ground, member: str, poll_messages: int, ahead_bytes: int, *options: str
+    ) -> None:
         self.messages = 0
         self.process = subprocess.Popen(
             [
@@ -43,6 +48,7 @@ class Child:
                 member,
                 str(poll_messages),
                 str(ahead_bytes),
+                *options,
             ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -90,9 +96,9 @@ class Child:
 
 @contextmanager
 def child(
-    ground: Ground, member: str, poll_messages: int = 100, ahead_bytes: int = 0
+    ground: Ground, member: str, poll_messages: int = 100, ahead_bytes: int = 0, *options: str
 ) -> Iterator[Child]:
-    made = Child(ground, member, poll_messages, ahead_bytes)
+    made = Child(ground, member, poll_messages, ahead_bytes, *options)
     try:
         yield made
     finally:
@@ -154,3 +160,26 @@ def test_a_second_member_joins_and_leaves_while_batches_are_under_way(ground: Gr
         assert one.stop() == 0
         assert one.messages
     assert_exactly_once(ground)
+
+
+@pytest.mark.parametrize("seed", [12])
+def test_without_transactions_each_message_is_scored_at_least_once_and_to_the_bit(
+    ground: Ground, seed: int
+) -> None:
+    ground.write(drive(ground, vehicles=20, batches=300, seed=seed))
+    rng = random.Random(seed)
+    print(f"seed {seed}")
+    for _ in range(3):
+        with child(ground, "member", 100, 0, "--at-least-once") as scorer:
+            scorer.wait_for(rng.randrange(100, 1_500))
+            scorer.kill()
+    with child(ground, "member", 100, 0, "--at-least-once") as scorer:
+        wait_until_done(ground)
+        assert scorer.stop() == 0
+    expected = ground.expected(small_bundle())
+    found = ground.scores()
+    assert {at: sorted(set(scores)) for at, scores in found.items()} == {
+        at: sorted(set(scores)) for at, scores in expected.scores.items()
+    }
+    assert set(ground.alerts()) == set(expected.alerts)
+    assert ground.held_alerts() == expected.opened

@@ -70,14 +70,19 @@ def write(endpoints: Endpoints, topic: str, values: list[bytes]) -> None:
 
 
 def read(endpoints: Endpoints, topic: str, count: int) -> list[bytes]:
-    """Read from the beginning, with the product's own configuration.
+    """Read what is committed from the beginning, as soon as there is enough of it.
 
-    The library's defaults give a lone broker that restarts up for minutes now and then; what the
-    product does about it is in `transport.kafka.config`.
+    With the product's own configuration: the library's defaults give a lone broker that restarts
+    up for minutes now and then (`transport.kafka.config`). A commit is acknowledged before its
+    marker is in the partition, and until then readers see nothing of the transaction.
     """
     settings = KafkaSettings(bootstrap_servers=endpoints.kafka_bootstrap)
+
+    def is_there() -> bool:
+        return spans(settings, topic, timeout_s=TIMEOUT_S)[0].end >= count
+
+    wait_for(is_there, f"{count} records")
     span = spans(settings, topic, timeout_s=TIMEOUT_S)[0]
-    assert span.end - span.start >= count
     batches = read_range(settings, topic, {0: span}, stall_timeout_s=TIMEOUT_S)
     return [message.value() or b"" for batch in batches for message in batch]
 

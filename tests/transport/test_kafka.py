@@ -15,6 +15,7 @@ from schemas.records import schema_json
 from schemas.topics import ALERTS, SCORES, TELEMETRY, Topic
 from transport.kafka import (
     AbortNeededError,
+    AtLeastOnceProducer,
     KafkaSettings,
     Message,
     Outgoing,
@@ -377,3 +378,39 @@ def test_ids_of_older_versions_are_known_and_a_breaking_change_is_refused(
     with pytest.raises(SettingsError, match="schema registry"):
         register_schemas(kafka, [replace(other, name=strange)])
     client.close()
+
+
+def test_without_transactions_offsets_move_once_the_records_are_stored(
+    kafka: KafkaSettings, topic: Topic, name: str
+) -> None:
+    publish(kafka, [Outgoing(topic.name, b"in", partition=0)])
+    with make_consumer(kafka, name) as consumer:
+        consumer.assign({(topic.name, 0): 0})
+        writer = AtLeastOnceProducer(kafka, consumer.commit)
+        writer.start()
+        with writer.transaction():
+            writer.produce(Outgoing(topic.name, b"one", partition=1))
+            writer.produce_batch(topic.name, [{"value": b"two"}], partition=1)
+            writer.send_offsets({(topic.name, 0): 1}, consumer.group_metadata())
+        assert consumer.committed([(topic.name, 0)]) == {(topic.name, 0): 1}
+        writer.close()
+    found = [value for batch in read_to_end(kafka, topic.name) for value in values(batch)]
+    assert sorted(found, key=str) == [b"in", b"one", b"two"]
+
+
+def test_without_transactions_what_is_not_stored_moves_no_offsets(
+    kafka: KafkaSettings, topic: Topic
+) -> None:
+    moved: list[object] = []
+    writer = AtLeastOnceProducer(kafka, moved.append, message_timeout_ms=1_000)
+    writer.start()
+    writer.begin()
+    writer.produce(Outgoing("no-such-topic", b"lost"))
+    with pytest.raises(AbortNeededError):
+        writer.commit()
+    writer.abort()
+    writer.begin()
+    writer.produce(Outgoing(topic.name, b"good", partition=0))
+    writer.commit()
+    assert moved == [{}]
+    writer.close()

@@ -3,6 +3,7 @@
     settings ─► config ─► admin      topics are there
                       ├─► registry   schemas have ids
                       ├─► producer   transactions; one-off writes
+                      ├─► plain      at least once, without transactions
                       ├─► consumer   a member of a group
                       └─► reading    a stretch of a topic, without a group
 
@@ -19,6 +20,7 @@ from transport.kafka.consumer import (
     make_consumer,
 )
 from transport.kafka.faults import AbortNeededError, ProducerLostError
+from transport.kafka.plain import AtLeastOnceProducer
 from transport.kafka.producer import Outgoing, TransactionalProducer, publish
 from transport.kafka.reading import Span, latest_offsets, read_range, read_to_end, spans
 from transport.kafka.registry import SchemaIds, register_schemas
@@ -26,6 +28,7 @@ from transport.settings import KafkaSettings
 
 __all__ = [
     "AbortNeededError",
+    "AtLeastOnceProducer",
     "GroupMetadata",
     "KafkaSettings",
     "LogConsumer",

@@ -30,7 +30,7 @@ OnAssign = Callable[[list[Partition]], Offsets]
 class LogConsumer:
     """Reads topics as one of a group, from offsets that its caller says.
 
-    Not safe for use from several threads at once, except for `group_metadata`.
+    Not safe for use from several threads at once, except for `group_metadata` and `commit`.
     """
 
     def __init__(self, config: Config) -> None:
@@ -168,6 +168,21 @@ class LogConsumer:
             (each.topic, each.partition): each.offset if each.offset >= 0 else None
             for each in found
         }
+
+    def commit(self, offsets: Offsets) -> None:
+        """Move the group's offsets, and wait until they are stored. Nothing to move: no call.
+
+        Raises:
+            TransientError: They were not, or this member is no longer of the group.
+        """
+        if not offsets:
+            return
+        wanted = [TopicPartition(t, p, offset) for (t, p), offset in offsets.items()]
+        with translated():
+            done = self.client.commit(offsets=wanted, asynchronous=False)
+        for partition in done or []:
+            if partition.error is not None:
+                raise translate(partition.error)
 
     def watermarks(self, partition: Partition, timeout_s: float = 30.0) -> tuple[int, int]:
         """First offset, and the one behind the last committed record, of a partition.

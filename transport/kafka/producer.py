@@ -12,7 +12,7 @@ from typing import Any
 from confluent_kafka import KafkaError, KafkaException, Message, Producer, TopicPartition
 
 from schemas.errors import FencedError, MotorcadeError, TransientError
-from transport.kafka.config import QUEUE_MESSAGES_MAX, producer_config
+from transport.kafka.config import QUEUE_MESSAGES_MAX, Config, producer_config
 from transport.kafka.consumer import GroupMetadata, Partition, dotted
 from transport.kafka.faults import ProducerLostError, kafka_error, translate, translated
 from transport.settings import KafkaSettings
@@ -46,29 +46,12 @@ class Outgoing:
     timestamp_ms: int = 0
 
 
-class TransactionalProducer:
-    """Writes records and group offsets so that all of a transaction count, or none.
+class RecordWriter:
+    """Queues records, one at a time or a list in one call: what all producers have in common."""
 
-    One transaction at a time. `commit` and `abort` may run on another thread while nothing else
-    is called; they let go of the interpreter while they wait.
-    """
-
-    def __init__(
-        self,
-        settings: KafkaSettings,
-        transactional_id: str,
-        *,
-        transaction_timeout_s: float = TRANSACTION_TIMEOUT_S,
-        **options: Any,
-    ) -> None:
-        self._timeout_s = transaction_timeout_s
-        self._began_s = 0.0
+    def __init__(self, config: Config) -> None:
+        self._config = config
         self._producer: Producer | None = None
-        self._config = producer_config(settings) | {
-            "transactional.id": transactional_id,
-            "transaction.timeout.ms": int(transaction_timeout_s * 1000),
-            **dotted(options),
-        }
 
     @property
     def client(self) -> Producer:
@@ -77,34 +60,12 @@ class TransactionalProducer:
             raise ProducerLostError("the producer was not started, or is closed")
         return self._producer
 
-    def start(self, timeout_s: float = 30.0) -> None:
-        """Take over the transactional id: fence whoever had it and settle what it left open.
-
-        Raises:
-            TransientError: Kafka did not answer in time; call it again.
-            SettingsError: Kafka refuses this client.
-        """
-        self.close()
-        with translated():
-            producer = Producer(self._config)
-            self._retried(producer.init_transactions, timeout_s)
-        self._producer = producer
-
     def close(self) -> None:
-        """Drop the client; a transaction that is open is left to time out, or to the next start.
-
-        Nothing that is queued is delivered any more. Harmless when repeated.
-        """
+        """Drop the client; nothing that is queued is delivered any more. Harmless when repeated."""
         producer, self._producer = self._producer, None
         if producer is not None:
             with translated():
                 producer.purge()
-
-    def begin(self) -> None:
-        """Open a transaction. Raises ProducerLostError or FencedError."""
-        self._began_s = time.monotonic()
-        with self._judged():
-            self.client.begin_transaction()
 
     def produce(self, out: Outgoing, *, timeout_s: float = 30.0) -> None:
         """Queue one record; waits for room in the queue.
@@ -114,7 +75,7 @@ class TransactionalProducer:
             TransientError: No room in time; abort.
         """
         with self._judged():
-            _queue(self.client, out, timeout_s)
+            queue_record(self.client, out, timeout_s)
 
     def produce_batch(
         self,
@@ -144,6 +105,64 @@ class TransactionalProducer:
                 self._make_room(len(chunk), timeout_s)
                 if self.client.produce_batch(topic, chunk, partition) != len(chunk):
                     raise _first_error(chunk)
+
+    def _make_room(self, messages: int, timeout_s: float) -> None:
+        """Waits until the queue takes so many more, for a batch must not go in by halves."""
+        if len(self.client) + messages > QUEUE_MESSAGES_MAX and self.client.flush(timeout_s):
+            raise TransientError(f"Kafka takes no records: queue full for {timeout_s:g} s")
+
+    @contextmanager
+    def _judged(self) -> Iterator[None]:
+        """Errors of the library as ours."""
+        with translated():
+            yield
+
+
+class TransactionalProducer(RecordWriter):
+    """Writes records and group offsets so that all of a transaction count, or none.
+
+    One transaction at a time. `commit` and `abort` may run on another thread while nothing else
+    is called; they let go of the interpreter while they wait. A transaction that is open when it
+    is closed is left to time out, or to the next start.
+    """
+
+    def __init__(
+        self,
+        settings: KafkaSettings,
+        transactional_id: str,
+        *,
+        transaction_timeout_s: float = TRANSACTION_TIMEOUT_S,
+        **options: Any,
+    ) -> None:
+        super().__init__(
+            producer_config(settings)
+            | {
+                "transactional.id": transactional_id,
+                "transaction.timeout.ms": int(transaction_timeout_s * 1000),
+                **dotted(options),
+            }
+        )
+        self._timeout_s = transaction_timeout_s
+        self._began_s = 0.0
+
+    def start(self, timeout_s: float = 30.0) -> None:
+        """Take over the transactional id: fence whoever had it and settle what it left open.
+
+        Raises:
+            TransientError: Kafka did not answer in time; call it again.
+            SettingsError: Kafka refuses this client.
+        """
+        self.close()
+        with translated():
+            producer = Producer(self._config)
+            self._retried(producer.init_transactions, timeout_s)
+        self._producer = producer
+
+    def begin(self) -> None:
+        """Open a transaction. Raises ProducerLostError or FencedError."""
+        self._began_s = time.monotonic()
+        with self._judged():
+            self.client.begin_transaction()
 
     def send_offsets(
         self, offsets: Mapping[Partition, int], group: GroupMetadata, *, timeout_s: float = 30.0
@@ -210,11 +229,6 @@ class TransactionalProducer:
             self.abort()
             raise
 
-    def _make_room(self, messages: int, timeout_s: float) -> None:
-        """Waits until the queue takes so many more, for a batch must not go in by halves."""
-        if len(self.client) + messages > QUEUE_MESSAGES_MAX and self.client.flush(timeout_s):
-            raise TransientError(f"Kafka takes no records: queue full for {timeout_s:g} s")
-
     def _retried(self, call: Callable[[float], Any], timeout_s: float) -> None:
         """Repeats a call while its error says that it may be repeated, for at most `timeout_s`."""
         until_s = time.monotonic() + timeout_s
@@ -262,7 +276,7 @@ def publish(
         producer = Producer(producer_config(settings))
         written = 0
         for out in records:
-            _queue(producer, out, timeout_s, report)
+            queue_record(producer, out, timeout_s, report)
             written += 1
         left = producer.flush(timeout_s)
     if failed:
@@ -272,7 +286,7 @@ def publish(
     return written
 
 
-def _queue(
+def queue_record(
     producer: Producer,
     out: Outgoing,
     timeout_s: float,
