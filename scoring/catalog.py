@@ -101,9 +101,15 @@ class Catalog:
         return found
 
     def with_release(self, bundle: Bundle) -> "Catalog":
-        """With a release; one of the same version is replaced and keeps its place."""
+        """With a release as the newest; one of the same version is replaced.
+
+        It loses its place, because compaction takes that out of the log, and followers that
+        started before and after it must agree on which release is the newest.
+        """
         manifest = bundle.manifest
-        versions = {**self.releases.get(manifest.name, {}), manifest.version: bundle}
+        versions = dict(self.releases.get(manifest.name, _NONE))
+        versions.pop(manifest.version, None)
+        versions[manifest.version] = bundle
         return replace(self, releases={**self.releases, manifest.name: versions})
 
     def without_release(self, name: str, version: str) -> "Catalog":

@@ -79,5 +79,5 @@ def test_a_catalog_never_changes() -> None:
     assert after.without_release("anomaly", "2").names() == ()
 
 
-def test_a_version_published_again_keeps_its_place() -> None:
-    assert catalog_of("1", "2", "1").versions("anomaly") == ("1", "2")
+def test_a_version_published_again_is_the_newest_as_it_is_after_compaction() -> None:
+    assert catalog_of("1", "2", "1").versions("anomaly") == ("2", "1")

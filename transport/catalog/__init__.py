@@ -1,0 +1,11 @@
+"""The models in the log and what each is used for, followed and changed.
+
+follower ─► builder ─► shelf        records to a catalog, within limits
+    ▲          └─────► breakages    what cannot be used, told once
+    └─ writer                       changes traffic, deletes versions; one writer a model
+"""
+
+from transport.catalog.follower import CatalogFollower, CatalogNews
+from transport.catalog.shelf import Limits
+
+__all__ = ["CatalogFollower", "CatalogNews", "Limits"]
