@@ -42,12 +42,6 @@ def chunk_key(sha256: str, index: int) -> bytes:
     return f"{sha256}/{index}".encode()
 
 
-def chunk_keys(model: bytes) -> list[bytes]:
-    """Keys of all pieces of a model as `chunk_records` cuts it."""
-    sha256 = sha256_hex(model)
-    return [chunk_key(sha256, index) for index in range(_count(model))]
-
-
 def chunk_records(model: bytes, schema_id: int) -> Iterator[Outgoing]:
     """The pieces of a model, ready to be written."""
     sha256 = sha256_hex(model)
@@ -120,9 +114,9 @@ class Assembly:
 
     def _add(self, key: bytes, record: Record) -> None:
         index, count, data = record["index"], record["count"], record["data"]
-        sound = 0 <= index < count <= CHUNKS_MAX and key == chunk_key(self.sha256, index)
-        if not sound:
-            raise ContractError(Reason.MALFORMED, f"piece {index} of {count} under {key!r}")
+        is_own = key == chunk_key(record["sha256"].hex(), index)
+        if not (is_own and 0 <= index < count <= CHUNKS_MAX):
+            raise ContractError(Reason.IDENTITY, f"piece {index} of {count} under {key!r}")
         if count != self._count:
             self._count, self._pieces = count, {}
         self._pieces[index] = data
@@ -172,6 +166,24 @@ def read_chunks(settings: KafkaSettings, ids: SchemaIds, sha256: str, chunks_fro
             if model is not None:
                 return model
     raise assembly.error()
+
+
+def tombstones(settings: KafkaSettings, sha256: str) -> list[Outgoing]:
+    """Deletions of all the pieces of a model that the log has, whoever cut it.
+
+    Raises:
+        TransientError: Kafka did not answer in time.
+    """
+    if not chunks_end(settings):
+        return []
+    span = spans(settings, CHUNKS.name, timeout_s=READ_TIMEOUT_S)[PARTITION]
+    keys: dict[bytes, bool] = {}
+    for batch in _chunks(settings, span):
+        for message in batch:
+            key = message.key() or b""
+            if key.partition(b"/")[0] == sha256.encode():
+                keys[key] = message.value() is not None
+    return [Outgoing(CHUNKS.name, None, key, PARTITION) for key, there in keys.items() if there]
 
 
 def _taken(assembly: Assembly, batch: Iterable[Message], ids: SchemaIds) -> bytes | None:

@@ -7,5 +7,6 @@ follower ─► builder ─► shelf        records to a catalog, within limits
 
 from transport.catalog.follower import CatalogFollower, CatalogNews
 from transport.catalog.shelf import Limits
+from transport.catalog.writer import delete_version, write_traffic
 
-__all__ = ["CatalogFollower", "CatalogNews", "Limits"]
+__all__ = ["CatalogFollower", "CatalogNews", "Limits", "delete_version", "write_traffic"]

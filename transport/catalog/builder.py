@@ -69,11 +69,10 @@ class CatalogBuilder:
         manifest = release.manifest
         key = (manifest.name, manifest.version)
         self._failed.pop(key, None)
-        offset = offset_of(message)
-        if isinstance(release, Bundle):
-            self._shelf.enter(Entry(key, offset, len(release.model)), release)
-        else:
-            self._shelf.enter(Entry(key, offset, release.model_bytes), None)
+        whole = release if isinstance(release, Bundle) else None
+        model_bytes = len(release.model) if isinstance(release, Bundle) else release.model_bytes
+        entry = Entry(key, offset_of(message), model_bytes, manifest.model_sha256)
+        self._shelf.enter(entry, whole)
 
     def _remove(self, message: Message) -> None:
         name, _, version = (_text(message.key()) or "").rpartition("/")
@@ -87,6 +86,10 @@ class CatalogBuilder:
             self._shelf.set_traffic(traffic.name, traffic)
         else:
             self._shelf.set_traffic(_text(message.key()) or "", None)
+
+    def entries(self) -> list[Entry]:
+        """Versions in the log, sound or not known to be."""
+        return list(self._shelf.entries())
 
     def holds(self, key: Key) -> bool:
         """Whether a version is in the log, and not known to be broken."""

@@ -166,6 +166,10 @@ class CatalogFollower:
         """Whether the log has a sound release, be it beyond the limits of what is held."""
         return self._builder is not None and self._builder.holds((name, version))
 
+    def entries(self) -> list[Entry]:
+        """Versions in the log, also those beyond the limits and those whose chunks are missing."""
+        return [] if self._builder is None else self._builder.entries()
+
     def _news(self) -> CatalogNews:
         changed = self._catalog is not self._told
         self._told = self._catalog

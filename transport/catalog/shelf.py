@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from scoring.bundle import Bundle
 from scoring.catalog import Catalog
@@ -41,11 +41,13 @@ class Entry:
         key: Name and version.
         offset: Of its newest record on `model.releases`.
         model_bytes: Size of its model, as far as is known.
+        sha256: Of its model, 64 hex digits.
     """
 
     key: Key
     offset: int
     model_bytes: int
+    sha256: str
 
 
 def references(traffic: Traffic) -> set[Key]:
@@ -102,6 +104,10 @@ class Shelf:
         """Where a version is. Raises KeyError where it is not in the log."""
         return self._entries[key]
 
+    def entries(self) -> Iterable[Entry]:
+        """All versions in the log."""
+        return self._entries.values()
+
     def enter(self, entry: Entry, bundle: Bundle | None) -> None:
         """Take a release; a version that was there before is replaced, also in its place.
 
@@ -120,7 +126,7 @@ class Shelf:
         key = (bundle.manifest.name, bundle.manifest.version)
         self._held[key] = bundle
         entry = self._entries[key]
-        self._entries[key] = Entry(key, entry.offset, len(bundle.model))
+        self._entries[key] = replace(entry, model_bytes=len(bundle.model))
 
     def remove(self, key: Key) -> None:
         """Forget a version; harmless where it is not there."""
