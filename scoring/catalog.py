@@ -86,6 +86,17 @@ class Catalog:
             return named if named in versions else None
         return versions[-1] if versions else None
 
+    def former_champions(self, name: str) -> tuple[str, ...]:
+        """Where a rollback may go, newest first: former champions that are there.
+
+        While nobody named a champion each release was it in its turn.
+        """
+        named = self.traffic(name).champion
+        versions = self.versions(name)
+        if named is None:
+            return versions[-2::-1]
+        return tuple(v for v in self.traffic(name).previous if v in versions and v != named)
+
     def resolve(self, ref: ModelRef) -> Bundle:
         """The bundle behind a name and an alias or a version; an alias goes first.
 

@@ -248,6 +248,18 @@ class Traffic:
             previous = (champion_now, *(v for v in previous if v != champion_now))[:PREVIOUS_MAX]
         return replace(self, aliases={**self.aliases, CHAMPION: version}, previous=previous)
 
+    def rolled_back(self, former: Sequence[str]) -> "Traffic":
+        """With the first of the former champions again; the others are where to go next.
+
+        The champion that is left is not remembered: a second rollback goes further back, not
+        forth again.
+        """
+        return replace(
+            self,
+            aliases={**self.aliases, CHAMPION: former[0]},
+            previous=tuple(former[1:])[:PREVIOUS_MAX],
+        )
+
     def with_alias(self, alias: str, version: str | None) -> "Traffic":
         """With an alias set, or taken away where `version` is None."""
         kept = {name: held for name, held in self.aliases.items() if name != alias}

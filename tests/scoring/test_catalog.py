@@ -81,3 +81,28 @@ def test_a_catalog_never_changes() -> None:
 
 def test_a_version_published_again_is_the_newest_as_it_is_after_compaction() -> None:
     assert catalog_of("1", "2", "1").versions("anomaly") == ("2", "1")
+
+
+def test_a_second_rollback_goes_further_back() -> None:
+    catalog = catalog_of("1", "2", "3", "4")
+    traffic = Traffic("anomaly").promoted("2", champion_now="1")
+    traffic = traffic.promoted("4", champion_now="2").promoted("3", champion_now="4")
+    went = []
+    while former := catalog.with_traffic(traffic).former_champions("anomaly"):
+        traffic = traffic.rolled_back(former)
+        went.append(traffic.champion)
+    assert went == ["4", "2", "1"]
+
+
+def test_a_rollback_passes_over_what_was_deleted() -> None:
+    traffic = Traffic("anomaly").promoted("2", champion_now="1").promoted("3", champion_now="2")
+    catalog = catalog_of("1", "3").with_traffic(traffic)
+    assert catalog.former_champions("anomaly") == ("1",)
+
+
+def test_where_nobody_named_a_champion_a_rollback_goes_through_the_releases() -> None:
+    catalog = catalog_of("1", "2", "3")
+    assert catalog.former_champions("anomaly") == ("2", "1")
+    traffic = catalog.traffic("anomaly").rolled_back(("2", "1"))
+    assert (traffic.champion, traffic.previous) == ("2", ("1",))
+    assert catalog_of("1").former_champions("anomaly") == ()

@@ -6,7 +6,15 @@ follower ─► builder ─► shelf        records to a catalog, within limits
 """
 
 from transport.catalog.follower import CatalogFollower, CatalogNews
-from transport.catalog.shelf import Limits
+from transport.catalog.shelf import NEEDED_ONLY, Entry, Limits
 from transport.catalog.writer import delete_version, write_traffic
 
-__all__ = ["CatalogFollower", "CatalogNews", "Limits", "delete_version", "write_traffic"]
+__all__ = [
+    "NEEDED_ONLY",
+    "CatalogFollower",
+    "CatalogNews",
+    "Entry",
+    "Limits",
+    "delete_version",
+    "write_traffic",
+]

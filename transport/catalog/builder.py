@@ -71,7 +71,13 @@ class CatalogBuilder:
         self._failed.pop(key, None)
         whole = release if isinstance(release, Bundle) else None
         model_bytes = len(release.model) if isinstance(release, Bundle) else release.model_bytes
-        entry = Entry(key, offset_of(message), model_bytes, manifest.model_sha256)
+        entry = Entry(
+            key,
+            offset_of(message),
+            model_bytes,
+            manifest.model_sha256,
+            manifest.created_time_ms,
+        )
         self._shelf.enter(entry, whole)
 
     def _remove(self, message: Message) -> None:
@@ -88,8 +94,8 @@ class CatalogBuilder:
             self._shelf.set_traffic(_text(message.key()) or "", None)
 
     def entries(self) -> list[Entry]:
-        """Versions in the log, sound or not known to be."""
-        return list(self._shelf.entries())
+        """Versions in the log, sound or not known to be, oldest first."""
+        return sorted(self._shelf.entries(), key=lambda entry: entry.offset)
 
     def holds(self, key: Key) -> bool:
         """Whether a version is in the log, and not known to be broken."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
-from schemas.errors import ContractError, TransientError
+from schemas.errors import ContractError, Reason, TransientError
 from schemas.topics import CHUNKS, RELEASES, TRAFFIC
 from scoring.bundle import Bundle
 from scoring.catalog import Catalog
@@ -167,8 +167,24 @@ class CatalogFollower:
         return self._builder is not None and self._builder.holds((name, version))
 
     def entries(self) -> list[Entry]:
-        """Versions in the log, also those beyond the limits and those whose chunks are missing."""
+        """All versions in the log, oldest first, also those beyond the limits or without chunks."""
         return [] if self._builder is None else self._builder.entries()
+
+    def fetch(self, name: str, version: str) -> Bundle:
+        """A release that the log had at the last poll, also one beyond the limits.
+
+        Raises:
+            ContractError: UNKNOWN_MODEL: there is none; or what is wrong with it.
+            TransientError: Kafka did not answer in time.
+        """
+        held = self._catalog.bundle(name, version)
+        if held is not None:
+            return held
+        found = [entry for entry in self.entries() if entry.key == (name, version)]
+        record = self._record_of(found[0]) if found else None
+        if record is None or self._ids is None:
+            raise ContractError(Reason.UNKNOWN_MODEL, f"model {name} has no version {version!r}")
+        return self._whole(read_head(record, self._ids), self._ids)
 
     def _news(self) -> CatalogNews:
         changed = self._catalog is not self._told
@@ -246,7 +262,7 @@ class CatalogFollower:
         self._ready = True
 
     def _load(self, builder: CatalogBuilder, ids: SchemaIds, entry: Entry) -> None:
-        record = next(self._read(RELEASES.name, Span(entry.offset, entry.offset + 1)), None)
+        record = self._record_of(entry)
         if record is None:
             builder.refused(entry.key, None)
             return
@@ -254,6 +270,10 @@ class CatalogFollower:
             builder.loaded(self._whole(read_head(record, ids), ids))
         except ContractError as error:
             builder.refused(entry.key, broken(record, error))
+
+    def _record_of(self, entry: Entry) -> Message | None:
+        """The record of a version; None where another one has taken its place."""
+        return next(self._read(RELEASES.name, Span(entry.offset, entry.offset + 1)), None)
 
     def _whole(self, release: Bundle | Head, ids: SchemaIds) -> Bundle:
         if isinstance(release, Bundle):

@@ -33,6 +33,10 @@ class Limits:
     bytes_max: int = 256_000_000
 
 
+NEEDED_ONLY = Limits(versions_max=1, bytes_max=0)
+"""For one-off questions: nothing beyond what is always held."""
+
+
 @dataclass(frozen=True, slots=True)
 class Entry:
     """A version that is in the log.
@@ -42,12 +46,14 @@ class Entry:
         offset: Of its newest record on `model.releases`.
         model_bytes: Size of its model, as far as is known.
         sha256: Of its model, 64 hex digits.
+        created_time_ms: Since the epoch, as its manifest says.
     """
 
     key: Key
     offset: int
     model_bytes: int
     sha256: str
+    created_time_ms: int
 
 
 def references(traffic: Traffic) -> set[Key]:

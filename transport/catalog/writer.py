@@ -27,7 +27,7 @@ from scoring.events import ModelEvent
 from scoring.traffic import Traffic
 from transport.backoff import backoff_s
 from transport.catalog.follower import CatalogFollower
-from transport.catalog.shelf import Key, Limits, references
+from transport.catalog.shelf import NEEDED_ONLY, Key, Limits, references
 from transport.chunks import tombstones
 from transport.events import event_record
 from transport.kafka import (
@@ -54,9 +54,6 @@ SETTLE_TIMEOUT_S = 15.0
 """Longest wait for other models' writers to end their transactions."""
 READ_TIMEOUT_S = 30.0
 _SETTLE_PAUSE_S = 0.05
-
-_FEW = Limits(versions_max=1, bytes_max=0)
-"""For a deletion, which needs to know what there is, not to have it."""
 
 T = TypeVar("T")
 
@@ -170,7 +167,7 @@ def delete_version(
         records.append(event_record(event(), state.ids))
         return Plan(None, tuple(records), lambda state: key not in _keys(state))
 
-    _written(settings, name, plan, names=None, limits=_FEW)
+    _written(settings, name, plan, names=None, limits=NEEDED_ONLY)
 
 
 def _refuse_unknown(state: State, before: Traffic, wanted: Traffic) -> None:
