@@ -61,6 +61,9 @@ lock: ## Lock the requirements anew (needs uv)
 	set -e; for extra in $(EXTRAS); do \
 	  $(COMPILE) --upgrade --extra $$extra --constraints requirements/dev.txt \
 	    --output-file requirements/$$extra.txt; done
+	$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
+	  --custom-compile-command "make lock" --constraints requirements/constraints.in --upgrade \
+	  requirements/mlserver.in --output-file requirements/mlserver.txt
 
 lock-jars: $(STAMP) ## Hash the Java artifacts of the stack anew
 	$(BIN)/python -m deploy.artifacts relock

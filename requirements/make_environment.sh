@@ -1,5 +1,6 @@
 #!/bin/sh
-# Makes the Python environment VENV with what LOCK names, and this checkout in it, editable.
+# Makes the Python environment VENV with what LOCK names, and this checkout in it, editable
+# (not with WITHOUT_PROJECT=1: environments of foreign programs).
 #
 #     make_environment.sh VENV LOCK [PYTHON]
 #
@@ -73,5 +74,7 @@ make_environment
 say "installing into $venv what $lock names ($("$venv/bin/python" --version))"
 # shellcheck disable=SC2086 # $install is several words on purpose
 $install --quiet --require-hashes --only-binary :all: -r "$lock"
-# shellcheck disable=SC2086
-$install --quiet --no-deps --no-build-isolation --editable .
+if [ -z "${WITHOUT_PROJECT:-}" ]; then
+    # shellcheck disable=SC2086
+    $install --quiet --no-deps --no-build-isolation --editable .
+fi
