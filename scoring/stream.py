@@ -21,7 +21,7 @@ from scoring.alerts import LeadingSignal, OpenAlert, Origin, Transition
 from scoring.bundle import Bundle
 from scoring.featurizer import Featured, Featurizer, split
 from scoring.policy import AlertPolicy, Decisions
-from scoring.scorer import BatchScorer, MakeScorer
+from scoring.scorer import BatchScorer, MakeScorer, RowScorer
 
 LATE_AFTER_MS = 30_000
 _POLICY_READING_S = 10.0
@@ -150,8 +150,11 @@ class StreamScorer:
         Raises:
             ContractError: As the constructor.
         """
-        scorer = self._make_scorer(bundle)
-        manifest = bundle.manifest
+        return self.swap_to(self._make_scorer(bundle))
+
+    def swap_to(self, scorer: RowScorer) -> bool:
+        """As `swap`, with the scorer of a bundle that was made ready before."""
+        manifest = scorer.bundle.manifest
         dropped = self._featurizer.swap(manifest.features)
         self._scorer = scorer
         self._policy.swap(manifest.policy, manifest.threshold)
