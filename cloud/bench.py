@@ -19,8 +19,18 @@ from typing import Any
 from cloud.bench_fleet import Fleet, bench_bundle
 from cloud.scorer import ScorerParts, ScorerSettings, ScorerStats, ScorerTopics, run_with
 from schemas.errors import MotorcadeError
-from schemas.topics import ALERTS, ALERTS_STATE, DEAD_LETTERS, SCORES, TELEMETRY, Topic
+from schemas.topics import (
+    ALERTS,
+    ALERTS_STATE,
+    DEAD_LETTERS,
+    MODEL_EVENTS,
+    SCORES,
+    TELEMETRY,
+    Topic,
+)
 from scoring.bundle import Bundle
+from scoring.catalog import Catalog
+from transport.catalog import CatalogNews
 from transport.kafka import (
     KafkaSettings,
     LogConsumer,
@@ -32,7 +42,6 @@ from transport.kafka import (
     make_consumer,
     register_schemas,
 )
-from transport.releases import Release
 
 READINGS = {1: 1_500_000, 10: 6_000_000, 100: 12_000_000}
 """Readings written by size of message; enough for a run of some seconds."""
@@ -138,10 +147,9 @@ def _row(fleet: Fleet, consume_s: float, transactional_s: float, run: _Run) -> d
 def _arena(kafka: KafkaSettings, fleet: Fleet) -> Iterator[_Arena]:
     """Topics of this run's own; deleted at the end, however it ends."""
     mark = uuid.uuid4().hex[:8]
-    topics = ScorerTopics(
-        *(_renamed(t, mark) for t in (TELEMETRY, SCORES, ALERTS, ALERTS_STATE, DEAD_LETTERS))
-    )
-    every = [topics.telemetry, *topics.co_partitioned(), topics.dead_letters]
+    kinds = (TELEMETRY, SCORES, ALERTS, ALERTS_STATE, DEAD_LETTERS, MODEL_EVENTS)
+    topics = ScorerTopics(*(_renamed(topic, mark) for topic in kinds))
+    every = [topics.telemetry, *topics.co_partitioned(), topics.dead_letters, topics.events]
     known = register_schemas(kafka)
     ids = SchemaIds(
         known.by_topic | {t.name: known.by_topic[t.name.partition(".bench-")[0]] for t in every}
@@ -226,15 +234,15 @@ def _bare_transactional(arena: _Arena) -> float:
 
 
 class _OneModel:
-    """A source of one model, at once."""
+    """A catalog of one model, at once."""
 
     def __init__(self, bundle: Bundle) -> None:
-        self._releases: list[Release] = [bundle]
+        self._news = CatalogNews(Catalog().with_release(bundle), True, [], True)
 
-    def poll(self, timeout_s: float) -> list[Release]:
-        """The model the first time, nothing afterwards."""
-        releases, self._releases = self._releases, []
-        return releases
+    def poll(self, timeout_s: float) -> CatalogNews:
+        """The model the first time, nothing new afterwards."""
+        news, self._news = self._news, replace(self._news, changed=False)
+        return news
 
 
 class _Watch:

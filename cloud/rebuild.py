@@ -1,7 +1,9 @@
 """State of the vehicles of newly assigned partitions, rebuilt from the log.
 
 Two sources: `vehicle.alerts.state` tells which alerts are open, and the telemetry before the
-committed offset, scored once more without writing anything, warms features and alert policy.
+committed offset, scored once more without writing anything, warms features and alert policy. With
+an experiment `model.events` is a third: it tells which arms a guard has tripped, here or
+elsewhere.
 
 How far back: by record time, which is when a gateway received a message, so much before the last
 processed record as the model remembers, and a margin. A vehicle whose backlog was received long
@@ -16,6 +18,8 @@ from schemas.errors import ContractError
 from schemas.records import decode_confluent
 from schemas.topics import Topic
 from scoring.alerts import OpenAlert, open_alert_of
+from scoring.events import EventKind, ModelEvent
+from scoring.traffic import Experiment
 from transport.kafka import KafkaSettings, Message, Span, read_range, spans
 
 _LAST_MESSAGES = 100
@@ -129,3 +133,43 @@ def open_alerts(
         except ContractError as error:
             refuse(message, error)
     return found
+
+
+def tripped_arms(
+    kafka: KafkaSettings,
+    topic: Topic,
+    schema_id: int,
+    *,
+    model_name: str,
+    experiment: Experiment,
+    refuse: Callable[[Message, ContractError], None],
+) -> frozenset[str]:
+    """Arms that a guard has tripped since the experiment began.
+
+    Args:
+        kafka: Where Kafka is.
+        topic: `model.events`.
+        schema_id: Of its values.
+        model_name: Of the model.
+        experiment: That runs.
+        refuse: Given what cannot be read.
+
+    Raises:
+        TransientError: Kafka did not answer.
+    """
+    began_ms = experiment.started_time_ms
+    arms = set()
+    for messages in read_range(kafka, topic.name, spans(kafka, topic.name, since_ms=began_ms)):
+        for message in messages:
+            try:
+                record = decode_confluent("ModelEvent", schema_id, message.value() or b"")
+            except ContractError as error:
+                refuse(message, error)
+                continue
+            if record["kind"] != EventKind.GUARD_TRIPPED.value:
+                continue
+            event = ModelEvent.from_record(record)
+            mine = (event.model_name, event.experiment) == (model_name, experiment.id)
+            if mine and event.arm is not None and event.time_ms >= began_ms:
+                arms.add(event.arm)
+    return frozenset(arms)

@@ -14,16 +14,16 @@ What cannot be reached is waited for, without end and with growing pauses; nothi
 import random
 import threading
 
-from cloud.scorer_parts import ModelSource, PendingReleases, ScorerParts
+from cloud.catalog_watch import CatalogWatch
+from cloud.scorer_parts import KnownModels, ModelSource, ScorerParts
 from cloud.scorer_stats import OnStats, ScorerStats, StatsBoard
 from cloud.scoring_loop import ScoringLoop
 from cloud.scoring_step import ScorerTopics
 from cloud.settings import ScorerSettings
 from schemas.errors import SettingsError, TransientError
-from scoring.bundle import Bundle
+from scoring.catalog import ModelRef
 from transport.backoff import backoff_s
 from transport.kafka import KafkaSettings, partition_counts, register_schemas
-from transport.releases import ReleaseFollower
 
 __all__ = [
     "ModelSource",
@@ -60,7 +60,7 @@ def run(
         FencedError: Another process has this member's transactional id.
         SettingsError: Kafka or the registry refuses this client, or topics do not fit together.
     """
-    with ReleaseFollower(kafka, settings.model_name) as models:
+    with CatalogWatch(kafka, [settings.model_name]) as models:
         lives = _Lives(settings, kafka, models, StatsBoard(on_stats, settings.stats_interval_s))
         return lives.run(stop)
 
@@ -92,10 +92,11 @@ class _Lives:
         self._settings = settings
         self._kafka = kafka
         self._models = models
-        self._releases = PendingReleases(models)
+        self._known = KnownModels(
+            models, ModelRef(settings.model_name), shadow=parts.shadow if parts else ""
+        )
         self._board = board
         self._parts = parts
-        self._bundle: Bundle | None = None
 
     def run(self, stop: threading.Event) -> ScorerStats:
         """Live until stopped; after a fault of the world, live again."""
@@ -119,18 +120,8 @@ class _Lives:
         if self._parts is None:
             self._parts = ScorerParts(register_schemas(self._kafka), self._models)
         check_topics(self._kafka, self._parts.topics)
-        loop = ScoringLoop(
-            self._settings,
-            self._kafka,
-            self._parts,
-            self._releases,
-            self._board,
-            bundle=self._bundle,
-        )
-        try:
-            loop.run(stop)
-        finally:
-            self._bundle = loop.bundle
+        loop = ScoringLoop(self._settings, self._kafka, self._parts, self._known, self._board)
+        loop.run(stop)
 
 
 def check_topics(kafka: KafkaSettings, topics: ScorerTopics) -> None:
@@ -141,7 +132,7 @@ def check_topics(kafka: KafkaSettings, topics: ScorerTopics) -> None:
         SettingsError: One has fewer partitions than telemetry, whose numbers it must mirror.
     """
     mirrored = [topic.name for topic in topics.co_partitioned()]
-    names = [topics.telemetry.name, *mirrored, topics.dead_letters.name]
+    names = [topics.telemetry.name, *mirrored, topics.dead_letters.name, topics.events.name]
     counts = partition_counts(kafka, names)
     missing = [name for name in names if counts[name] == 0]
     if missing:

@@ -1,42 +1,26 @@
-"""What a scorer works with besides its settings."""
+"""What a scorer works with besides its settings, and what it knows of models."""
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from cloud.scoring_step import ScorerTopics
+from scoring.catalog import Catalog, ModelRef
+from scoring.lineup import EMPTY, BundleKey, Lineup, lineup_of, shadow_of
+from transport.catalog import CatalogNews
 from transport.kafka import SchemaIds
-from transport.releases import Release
+from transport.releases import BrokenRelease
+
+OnCatalog = Callable[[Catalog], None]
 
 
 class ModelSource(Protocol):
-    """Where models come from; `transport.releases.ReleaseFollower` is one."""
+    """Where models and their traffic come from; `transport.catalog.CatalogFollower` is one."""
 
-    def poll(self, timeout_s: float) -> list[Release]:
-        """Releases since the last poll, oldest first; perhaps none after `timeout_s`."""
+    def poll(self, timeout_s: float) -> CatalogNews:
+        """The catalog now, and what of it is new; after at most `timeout_s`."""
         ...
-
-
-class PendingReleases:
-    """Releases that were taken from a source and not dealt with yet.
-
-    They outlive a connection: a release whose dead letter could not be written is met again. The
-    source is asked only when none is left.
-    """
-
-    def __init__(self, source: ModelSource) -> None:
-        self._source = source
-        self._waiting: deque[Release] = deque()
-
-    def next(self, timeout_s: float) -> Release | None:
-        """The oldest one; the same again until `done`. None: nothing came in time."""
-        if not self._waiting:
-            self._waiting.extend(self._source.poll(timeout_s))
-        return self._waiting[0] if self._waiting else None
-
-    def done(self) -> None:
-        """The one that `next` gave was dealt with."""
-        self._waiting.popleft()
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +31,67 @@ class ScorerParts:
         ids: Schema ids of `topics` and of `model.releases`.
         models: Where models come from.
         topics: Where to read and write.
+        shadow: Experiment whose arms are scored beside the champion. Empty: the scorer is the
+            champion's.
     """
 
     ids: SchemaIds
     models: ModelSource
     topics: ScorerTopics = field(default_factory=ScorerTopics)
+    shadow: str = ""
+
+
+class KnownModels:
+    """What a scorer knows of models. It outlives a connection.
+
+    A record whose dead letter could not be written stays in `broken` and is met again.
+
+    Args:
+        source: Where models come from.
+        ref: The model to score with.
+        shadow: As of `ScorerParts`.
+        on_catalog: Told of each new catalog.
+
+    Attributes:
+        broken: Records that cannot be used and were not dealt with yet, oldest first.
+        unusable: Bundles that were refused; a dead letter tells of each.
+        running: The lineup in use.
+    """
+
+    def __init__(
+        self,
+        source: ModelSource,
+        ref: ModelRef,
+        *,
+        shadow: str = "",
+        on_catalog: OnCatalog = lambda _: None,
+    ) -> None:
+        self._source = source
+        self._ref = ref
+        self._shadow = shadow
+        self._on_catalog = on_catalog
+        self._catalog = Catalog()
+        self.broken: deque[BrokenRelease] = deque()
+        self.unusable: set[BundleKey] = set()
+        self.running: Lineup = EMPTY
+
+    @property
+    def name(self) -> str:
+        """Of the model."""
+        return self._ref.name
+
+    def look(self, timeout_s: float) -> bool:
+        """Ask the source. Returns whether there is anything to deal with."""
+        news = self._source.poll(timeout_s)
+        self.broken.extend(news.broken)
+        if news.changed:
+            self._catalog = news.catalog
+            self._on_catalog(news.catalog)
+        return news.changed or bool(self.broken)
+
+    def wanted(self) -> Lineup:
+        """Who should score now; without lanes: nobody can."""
+        name, running, refused = self._ref.name, self.running, self.unusable
+        if self._shadow:
+            return shadow_of(self._catalog, name, self._shadow, running=running, unusable=refused)
+        return lineup_of(self._catalog, self._ref, running=running, unusable=refused)

@@ -1,10 +1,11 @@
 """What a scorer tells about itself."""
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field, replace
 
 from cloud.scoring_step import Outcome
+from scoring.lineup import Lineup
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,12 +14,15 @@ class ScorerStats:
 
     Attributes:
         state: What it is doing: 'starting', 'no model yet', 'scoring', 'waiting: …', 'stopped'.
-        model_version: In use; None before the first.
+        model_version: Of the champion in use; None before the first.
+        arms: Version of each arm beside the champion's.
+        remark: What of the traffic is not followed, and why.
         messages: Telemetry messages answered, with a score or a dead letter.
         readings: Readings scored.
         batches: Transactions with telemetry.
         opened: Alerts opened.
         closed: Alerts closed.
+        alerts_held: Alerts of arms that the storm guard held back.
         dead_letters: Messages and releases refused.
         aborts: Transactions whose work was done again.
         rebuilds: Times that the vehicles' state was rebuilt from the log.
@@ -28,11 +32,14 @@ class ScorerStats:
 
     state: str = "starting"
     model_version: str | None = None
+    arms: Mapping[str, str] = field(default_factory=dict)
+    remark: str = ""
     messages: int = 0
     readings: int = 0
     batches: int = 0
     opened: int = 0
     closed: int = 0
+    alerts_held: int = 0
     dead_letters: int = 0
     aborts: int = 0
     rebuilds: int = 0
@@ -67,12 +74,27 @@ class StatsBoard:
         self.stats = replace(self.stats, lag=lag)
         self._tell()
 
-    def state(self, state: str, model_version: str | None = None) -> None:
-        """What the scorer is doing now, and with which model; told if it changed."""
-        version = model_version or self.stats.model_version
-        if (state, version) != (self.stats.state, self.stats.model_version):
-            self.stats = replace(self.stats, state=state, model_version=version)
-            self._tell()
+    def state(self, state: str, *, remark: str | None = None) -> None:
+        """What the scorer is doing now; told if it changed."""
+        said = self.stats.remark if remark is None else remark
+        self._change(replace(self.stats, state=state, remark=said))
+
+    def lineup(self, lineup: Lineup) -> None:
+        """Who scores from now on; told if it changed."""
+        champion, *others = lineup.lanes
+        self._change(
+            replace(
+                self.stats,
+                model_version=champion.bundle.manifest.version,
+                arms={lane.arm: lane.bundle.manifest.version for lane in others},
+                remark="; ".join(lineup.remarks),
+            )
+        )
+
+    def sidelined(self, lineup: Lineup, arms: Collection[str]) -> None:
+        """Which arms of the lineup a guard has tripped; told if it changed."""
+        said = [f"arm {arm} tripped a guard: champion scores its vehicles" for arm in sorted(arms)]
+        self._change(replace(self.stats, remark="; ".join([*lineup.remarks, *said])))
 
     def committed(self, outcome: Outcome) -> None:
         """A poll whose transaction counts."""
@@ -84,6 +106,7 @@ class StatsBoard:
             batches=stats.batches + 1,
             opened=stats.opened + outcome.opened,
             closed=stats.closed + outcome.closed,
+            alerts_held=stats.alerts_held + outcome.held,
             dead_letters=stats.dead_letters + outcome.dead_letters,
         )
 
@@ -99,6 +122,11 @@ class StatsBoard:
             rebuilds=stats.rebuilds + rebuilds,
             skipped=stats.skipped + skipped,
         )
+
+    def _change(self, stats: ScorerStats) -> None:
+        if stats != self.stats:
+            self.stats = stats
+            self._tell()
 
     def _tell(self) -> None:
         self._told_s = time.monotonic()

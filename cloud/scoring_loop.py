@@ -18,14 +18,13 @@ from cloud.committer import Committer
 from cloud.dead_letters import Refused
 from cloud.model_intake import ModelIntake
 from cloud.polls import Poll, PollSize
-from cloud.rebuild import Rewind, history, open_alerts
-from cloud.scorer_parts import PendingReleases, ScorerParts
+from cloud.rebuild import Rewind, history, open_alerts, tripped_arms
+from cloud.scorer_parts import KnownModels, ScorerParts
 from cloud.scorer_stats import StatsBoard
 from cloud.scoring_step import ScoringStep
 from cloud.settings import ScorerSettings
 from schemas.columns import TelemetryColumns
 from schemas.errors import MotorcadeError
-from scoring.bundle import Bundle
 from transport.kafka import (
     AbortNeededError,
     AtLeastOnceProducer,
@@ -77,9 +76,8 @@ class ScoringLoop:
         settings: How.
         kafka: Where Kafka is.
         parts: Schemas and topics.
-        releases: Where models come from.
+        known: What is known of models.
         board: Told what was done.
-        bundle: Model of the connection before; None: wait for one.
     """
 
     def __init__(
@@ -87,10 +85,8 @@ class ScoringLoop:
         settings: ScorerSettings,
         kafka: KafkaSettings,
         parts: ScorerParts,
-        releases: PendingReleases,
+        known: KnownModels,
         board: StatsBoard,
-        *,
-        bundle: Bundle | None,
     ) -> None:
         self._settings = settings
         self._kafka = kafka
@@ -99,7 +95,7 @@ class ScoringLoop:
         self._size = PollSize(settings.poll_messages, settings.poll_bytes)
         self._consumer = self._member()
         self._committer = Committer(self._producer(), on_committed=board.committed)
-        self._models = ModelIntake(settings, parts, releases, self._committer, board, bundle=bundle)
+        self._models = ModelIntake(settings, parts, known, self._committer, board)
         self._collected_s = 0.0
         self._assigned: list[Partition] = []
         self._positions: dict[Partition, int] = {}
@@ -109,11 +105,6 @@ class ScoringLoop:
         self._decoder = ThreadPoolExecutor(1, "scorer-decode")
         self._trouble: MotorcadeError | None = None
 
-    @property
-    def bundle(self) -> Bundle | None:
-        """The newest model that works; it outlives the connection."""
-        return self._models.bundle
-
     def run(self, stop: threading.Event) -> None:
         """Score until told to stop.
 
@@ -121,7 +112,7 @@ class ScoringLoop:
             TransientError: Begin anew with another loop.
             FencedError, SettingsError: Give up.
         """
-        with self._decoder, self._committer:
+        with self._decoder, self._committer, self._models:
             scorer = self._models.first(stop)
             if scorer is None:
                 return
@@ -129,7 +120,7 @@ class ScoringLoop:
             step = ScoringStep(scorer, parts.ids, self._models.undertaker, parts.topics)
             with self._consumer, _quiet_collector():
                 self._subscribe()
-                self._board.state("scoring", step.bundle.manifest.version)
+                self._board.state("scoring")
                 while not stop.is_set():
                     self._turn_or_abort(step, stop)
                 self._settle_or_abort()
@@ -212,6 +203,7 @@ class ScoringLoop:
         outcome = step.run(taken.poll, taken.columns.result(), now_ms=_now_ms())
         self._committer.submit(outcome, taken.group)
         self._positions |= outcome.offsets
+        self._must_rebuild |= outcome.must_rebuild
 
     def _settle_or_abort(self) -> None:
         try:
@@ -264,6 +256,7 @@ class ScoringLoop:
         self._ahead = None
         self._committer.settle()
         self._must_rebuild = False
+        self._sideline(step)
         step.scorer.drop_all()
         if not self._assigned:
             return
@@ -275,13 +268,35 @@ class ScoringLoop:
         self._positions = starts
 
     def _starts(self) -> dict[Partition, int]:
-        """Where to go on: at the committed offset, or at the first that is still there."""
+        """Where to go on: at the committed offset, or at the first that is still there.
+
+        A shadow that has none yet begins with what comes now.
+        """
         starts = {}
         for partition, offset in self._consumer.committed(self._assigned).items():
-            first, _ = self._consumer.watermarks(partition)
-            starts[partition] = first if offset is None else max(first, offset)
-            self._board.add(skipped=starts[partition] - (first if offset is None else offset))
+            first, end = self._consumer.watermarks(partition)
+            if offset is None:
+                starts[partition] = end if self._parts.shadow else first
+            else:
+                starts[partition] = max(first, offset)
+                self._board.add(skipped=starts[partition] - offset)
         return starts
+
+    def _sideline(self, step: ScoringStep) -> None:
+        """Give the vehicles of arms that a guard has tripped to the champion."""
+        lineup, events = step.scorer.lineup, self._parts.topics.events
+        if lineup.experiment is None or lineup.is_shadow:
+            return
+        arms = tripped_arms(
+            self._kafka,
+            events,
+            self._parts.ids.id_of(events),
+            model_name=step.bundle.manifest.name,
+            experiment=lineup.experiment,
+            refuse=lambda message, error: self._models.bury(Refused.of(message), error),
+        )
+        step.scorer.sideline(arms)
+        self._board.sidelined(lineup, arms)
 
     def _restore_open_alerts(self, step: ScoringStep) -> None:
         topic = self._parts.topics.alerts_state

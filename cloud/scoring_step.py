@@ -4,8 +4,8 @@ Hot path: everything but alerts and dead letters, which are few, is done on arra
 """
 
 import itertools
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -14,22 +14,25 @@ from numpy.typing import NDArray
 from cloud.dead_letters import Refused, Undertaker
 from cloud.polls import Poll
 from schemas.codec import Framing, ScoreStamp, TelemetryColumns, decode_telemetry, encode_scores
+from schemas.poll import spans
 from schemas.records import encode_confluent
 from schemas.topics import (
     ALERTS,
     ALERTS_STATE,
     DEAD_LETTERS,
+    MODEL_EVENTS,
     SCORES,
     TELEMETRY,
     Topic,
     alert_state_key,
 )
 from scoring.alerts import AlertSource, Transition, alert_record
+from scoring.arms import ArmedScored, ArmedScorer
 from scoring.bundle import Bundle
-from scoring.stream import Scored, StreamScorer
+from scoring.events import EventKind, ModelEvent, Severity
+from scoring.lineup import Lane, Lineup
+from scoring.storm_guard import Trip
 from transport.kafka import Outgoing, Partition, SchemaIds
-
-ARM = "champion"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +44,7 @@ class ScorerTopics:
     alerts: Topic = ALERTS
     alerts_state: Topic = ALERTS_STATE
     dead_letters: Topic = DEAD_LETTERS
+    events: Topic = MODEL_EVENTS
 
     def co_partitioned(self) -> tuple[Topic, ...]:
         """Topics that need as many partitions as telemetry has."""
@@ -62,14 +66,17 @@ class Outcome:
 
     Attributes:
         scores: By partition.
-        others: Alerts and dead letters, in order.
+        others: Alerts, events and dead letters, in order.
         offsets: Where to read on.
         messages: Messages read.
         readings: Readings scored.
         payload_bytes: Bytes of the messages read.
         opened: Alerts opened.
         closed: Alerts closed.
+        held: Alerts that the storm guard held back.
         dead_letters: Messages refused.
+        must_rebuild: Whether the state has to be rebuilt once this is written: an arm tripped,
+            and its vehicles are the champion's.
     """
 
     scores: list[ScoreRecords]
@@ -80,32 +87,34 @@ class Outcome:
     payload_bytes: int = 0
     opened: int = 0
     closed: int = 0
+    held: int = 0
     dead_letters: int = 0
+    must_rebuild: bool = False
 
 
 @dataclass(slots=True)
 class ScoringStep:
-    """Scores polls; the stream scorer within it remembers the vehicles.
+    """Scores polls; the armed scorer within it remembers the vehicles.
 
     Attributes:
-        scorer: The model in use, with the state of the vehicles.
+        scorer: The models in use, with the state of the vehicles.
         ids: Schema ids of the topics.
         undertaker: Writes what is refused.
         topics: Where to read and write.
     """
 
-    scorer: StreamScorer
+    scorer: ArmedScorer
     ids: SchemaIds
     undertaker: Undertaker
     topics: ScorerTopics = field(default_factory=ScorerTopics)
 
     @property
     def bundle(self) -> Bundle:
-        """The model in use."""
+        """The champion in use."""
         return self.scorer.bundle
 
     def decode(self, poll: Poll) -> TelemetryColumns:
-        """The columns that the model in use needs; may run on another thread."""
+        """The columns that the models in use need; may run on another thread."""
         return decode_telemetry(
             poll.payloads,
             framing=Framing.CONFLUENT,
@@ -127,35 +136,40 @@ class ScoringStep:
             the state and rebuild it.
         """
         scored = self.scorer.process(columns, now_ms=now_ms)
+        columns = scored.columns
         partition = poll.partition[columns.index]
         offset = poll.offset[columns.index]
-        alerts = list(self._alerts(scored.transitions, partition, offset, now_ms))
+        alerts = list(self._alerts(scored, partition, offset, now_ms))
+        events = [self._tripped(trip, now_ms) for trip in scored.trips]
         letters = list(self._letters(poll, columns, now_ms))
-        opened = sum(transition.state == "OPEN" for transition in scored.transitions)
+        transitions = scored.scored.transitions
+        opened = sum(transition.state == "OPEN" for transition in transitions)
         return Outcome(
-            scores=self._scores(columns, scored, partition, offset, now_ms),
-            others=alerts + letters,
+            scores=self._scores(scored, partition, offset, now_ms),
+            others=alerts + events + letters,
             offsets={(self.topics.telemetry.name, p): o for p, o in poll.next_offsets().items()},
             messages=len(poll.messages),
-            readings=len(scored.scores),
+            readings=len(scored.scored.scores),
             payload_bytes=poll.payload_bytes,
             opened=opened,
-            closed=len(scored.transitions) - opened,
+            closed=len(transitions) - opened,
+            held=scored.held,
             dead_letters=len(letters),
+            must_rebuild=bool(events),
         )
 
     def replay(self, poll: Poll, *, now_ms: int) -> None:
         """Take a poll into the state that was scored before; nothing comes of it."""
         self.scorer.process(self.decode(poll), now_ms=now_ms, replay=True)
 
-    def _stamp(self, now_ms: int) -> ScoreStamp:
-        manifest = self.bundle.manifest
+    def _stamp(self, lane: Lane, now_ms: int) -> ScoreStamp:
+        manifest = lane.bundle.manifest
         return ScoreStamp(
             origin="CLOUD",
             model_name=manifest.name,
             model_version=manifest.version,
-            model_sha256=self.bundle.sha256,
-            arm=ARM,
+            model_sha256=lane.bundle.sha256,
+            arm=lane.arm,
             threshold=manifest.threshold,
             input_topic=self.topics.telemetry.name,
             score_time_ms=now_ms,
@@ -163,35 +177,32 @@ class ScoringStep:
 
     def _scores(
         self,
-        columns: TelemetryColumns,
-        scored: Scored,
+        scored: ArmedScored,
         partition: NDArray[np.int64],
         offset: NDArray[np.int64],
         now_ms: int,
     ) -> list[ScoreRecords]:
-        values = encode_scores(
-            self._stamp(now_ms),
-            vehicle_ids=columns.vehicle_ids,
-            input_partition=partition,
-            input_offset=offset,
-            boot_id=columns.boot_id,
-            seq=columns.seq,
-            event_time_ms=columns.event_time_ms[columns.starts],
-            late=scored.late,
-            counts=columns.counts,
-            scores=scored.scores,
-            schema_id=self.ids.id_of(self.topics.scores),
-        )
+        columns, answers = scored.columns, _Answers(scored, partition, offset)
+        schema_id = self.ids.id_of(self.topics.scores)
+        if scored.lane_of is None:
+            values = answers.encoded(self._stamp(scored.lanes[0], now_ms), schema_id)
+        else:
+            values = [b""] * len(columns.vehicle_ids)
+            for lane, messages in scored.by_lane():
+                some = answers.of(messages).encoded(self._stamp(lane, now_ms), schema_id)
+                for message, value in zip(messages.tolist(), some, strict=True):
+                    values[message] = value
         return _by_partition(self.topics.scores.name, values, columns.vehicle_ids, partition)
 
     def _alerts(
         self,
-        transitions: Sequence[Transition],
+        scored: ArmedScored,
         partition: NDArray[np.int64],
         offset: NDArray[np.int64],
         now_ms: int,
     ) -> Iterator[Outgoing]:
-        for transition in transitions:
+        for transition in scored.scored.transitions:
+            lane = scored.lane(transition.message)
             at = int(partition[transition.message])
             source = AlertSource(
                 origin="CLOUD",
@@ -199,9 +210,9 @@ class ScoringStep:
                 input_partition=at,
                 input_offset=int(offset[transition.message]),
                 score_time_ms=now_ms,
-                arm=ARM,
+                arm=lane.arm,
             )
-            record = alert_record(transition, self.bundle.manifest, source)
+            record = alert_record(transition, lane.bundle.manifest, source)
             yield from self._alert(transition, record, at)
 
     def _alert(
@@ -217,6 +228,14 @@ class ScoringStep:
         key = alert_state_key("CLOUD", transition.vehicle_id, transition.code)
         yield Outgoing(state.name, held, key, partition)
 
+    def _tripped(self, trip: Trip, now_ms: int) -> Outgoing:
+        lineup = self.scorer.lineup
+        event = trip_event(trip, lineup, by=self.undertaker.component_id, now_ms=now_ms)
+        value = encode_confluent(
+            "ModelEvent", self.ids.id_of(self.topics.events), event.to_record()
+        )
+        return Outgoing(self.topics.events.name, value, event.key)
+
     def _letters(self, poll: Poll, columns: TelemetryColumns, now_ms: int) -> Iterator[Outgoing]:
         version = self.bundle.manifest.version
         for rejected in columns.rejected:
@@ -224,6 +243,70 @@ class ScoringStep:
             yield self.undertaker.letter(
                 refused, rejected.error, now_ms=now_ms, model_version=version
             )
+
+
+def trip_event(trip: Trip, lineup: Lineup, *, by: str, now_ms: int) -> ModelEvent:
+    """What is told of an arm that the storm guard tripped."""
+    lane, champion = lineup.lanes[trip.lane], lineup.lanes[0].bundle.manifest
+    manifest = lane.bundle.manifest
+    return ModelEvent(
+        kind=EventKind.GUARD_TRIPPED,
+        model_name=manifest.name,
+        model_version=manifest.version,
+        arm=lane.arm,
+        experiment=None if lineup.experiment is None else lineup.experiment.id,
+        severity=Severity.CRITICAL,
+        detail=(
+            f"arm {lane.arm} opened {trip.openings} alerts in {trip.readings} readings, champion "
+            f"{champion.version} {trip.champion_openings} in {trip.champion_readings}; its further "
+            "alerts are held back and its vehicles are the champion's"
+        ),
+        values={
+            "alerts": trip.openings,
+            "readings": trip.readings,
+            "champion_alerts": trip.champion_openings,
+            "champion_readings": trip.champion_readings,
+        },
+        by=by,
+        time_ms=now_ms,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Answers:
+    """What was scored, and which records it answers."""
+
+    scored: ArmedScored
+    partition: NDArray[np.int64]
+    offset: NDArray[np.int64]
+    messages: NDArray[np.int64] | None = None
+
+    def of(self, messages: NDArray[np.int64]) -> "_Answers":
+        """Some of the messages."""
+        return replace(self, messages=messages)
+
+    def encoded(self, stamp: ScoreStamp, schema_id: int) -> list[bytes]:
+        """Their score records, in order."""
+        columns, scored = self.scored.columns, self.scored.scored
+        at: slice | NDArray[np.int64] = slice(None)
+        scores, vehicle_ids = scored.scores, columns.vehicle_ids
+        if self.messages is not None:
+            at = self.messages
+            scores = scores[spans(columns.starts[at], columns.counts[at])]
+            vehicle_ids = [vehicle_ids[i] for i in at.tolist()]
+        return encode_scores(
+            stamp,
+            vehicle_ids=vehicle_ids,
+            input_partition=self.partition[at],
+            input_offset=self.offset[at],
+            boot_id=columns.boot_id[at],
+            seq=columns.seq[at],
+            event_time_ms=columns.event_time_ms[columns.starts[at]],
+            late=scored.late[at],
+            counts=columns.counts[at],
+            scores=scores,
+            schema_id=schema_id,
+        )
 
 
 def _by_partition(

@@ -56,7 +56,9 @@ class _StateLog:
 
     def __call__(self, stats: "ScorerStats") -> None:
         model = f" with model {stats.model_version}" if stats.model_version else ""
-        text = f"{stats.state}{model}"
+        arms = "".join(f", arm {arm}: {version}" for arm, version in stats.arms.items())
+        remark = f" ({stats.remark})" if stats.remark else ""
+        text = f"{stats.state}{model}{arms}{remark}"
         if text != self._said:
             self._said = text
             logging.getLogger("motorcade.score").info(text)

@@ -7,22 +7,10 @@ killed, or until a line comes in.
 import sys
 import threading
 
-from scorer_fleet import Ground, small_bundle
+from scorer_fleet import Ground, Models, small_bundle
 
 from cloud import scoring_loop
 from cloud.scorer import ScorerParts, ScorerSettings, run_with
-from transport.releases import Release
-
-
-class OneModel:
-    """The committed model, once."""
-
-    def __init__(self) -> None:
-        self._releases: list[Release] = [small_bundle()]
-
-    def poll(self, timeout_s: float) -> list[Release]:
-        releases, self._releases = self._releases, []
-        return releases
 
 
 def stop_at_a_line(stop: threading.Event) -> None:
@@ -37,13 +25,14 @@ def main() -> None:
     settings = ScorerSettings(
         group_id=f"scorer-{ground.mark}",
         transactional_id=sys.argv[2],
+        model_name="small",
         poll_messages=int(sys.argv[3]),
         session_timeout_s=6.0,
         stats_interval_s=0.0,
         max_vehicles=1000,
         delivery="at-least-once" if "--at-least-once" in sys.argv else "exactly-once",
     )
-    parts = ScorerParts(ground.ids, OneModel(), ground.topics)
+    parts = ScorerParts(ground.ids, Models(small_bundle()), ground.topics)
     threading.Thread(target=stop_at_a_line, args=[stop], daemon=True).start()
     run_with(
         settings,

@@ -2,6 +2,7 @@
 
 import json
 import math
+import threading
 import time
 import uuid
 from collections.abc import Callable, Sequence
@@ -14,9 +15,21 @@ import numpy as np
 from cloud.scorer import ScorerTopics
 from schemas.codec import Framing, decode_telemetry, encode_telemetry
 from schemas.records import Record, decode_confluent
-from schemas.topics import ALERTS, ALERTS_STATE, DEAD_LETTERS, RELEASES, SCORES, TELEMETRY, Topic
+from schemas.topics import (
+    ALERTS,
+    ALERTS_STATE,
+    DEAD_LETTERS,
+    MODEL_EVENTS,
+    RELEASES,
+    SCORES,
+    TELEMETRY,
+    Topic,
+)
 from scoring.bundle import Bundle
+from scoring.catalog import Catalog
 from scoring.stream import StreamScorer
+from scoring.traffic import Traffic
+from transport.catalog import CatalogNews
 from transport.kafka import (
     KafkaSettings,
     Outgoing,
@@ -26,6 +39,7 @@ from transport.kafka import (
     read_to_end,
     register_schemas,
 )
+from transport.releases import BrokenRelease
 
 SMALL = Path(__file__).parents[1] / "scoring" / "data" / "small.motorcade"
 SIGNALS = ("speed", "engine_speed", "coolant_temperature", "map", "maf")
@@ -34,6 +48,7 @@ SPREAD = np.array([5.0, 100.0, 1.0, 5.0, 2.0])
 START_MS = 1_790_000_000_000
 HOT = np.array([50.0, 9000.0, 200.0, 450.0, 500.0])
 PATIENCE_S = 30.0
+TOPICS = (TELEMETRY, SCORES, ALERTS, ALERTS_STATE, DEAD_LETTERS, MODEL_EVENTS)
 
 At = tuple[int, int]
 """Partition and offset."""
@@ -52,10 +67,9 @@ class Ground:
     def new(kafka: KafkaSettings, partitions: int = 3) -> "Ground":
         mark = uuid.uuid4().hex[:8]
         known = register_schemas(kafka)
-        every = (TELEMETRY, SCORES, ALERTS, ALERTS_STATE, DEAD_LETTERS)
-        topics = [replace(t, name=f"{t.name}.{mark}", partitions=partitions) for t in every]
+        topics = topics_of(mark, partitions)
         ensure_topics(kafka, topics)
-        named = {new.name: known.id_of(old) for new, old in zip(topics, every, strict=True)}
+        named = {new.name: known.id_of(old) for new, old in zip(topics, TOPICS, strict=True)}
         ids = SchemaIds(named | {RELEASES.name: known.id_of(RELEASES)})
         return Ground(kafka, ScorerTopics(*topics), ids, mark)
 
@@ -67,11 +81,7 @@ class Ground:
     @staticmethod
     def from_json(text: str) -> "Ground":
         facts = json.loads(text)
-        every = (TELEMETRY, SCORES, ALERTS, ALERTS_STATE, DEAD_LETTERS)
-        topics = [
-            replace(t, name=f"{t.name}.{facts['mark']}", partitions=facts["partitions"])
-            for t in every
-        ]
+        topics = topics_of(facts["mark"], facts["partitions"])
         kafka = KafkaSettings(bootstrap_servers=facts["bootstrap_servers"])
         return Ground(kafka, ScorerTopics(*topics), SchemaIds(facts["ids"]), facts["mark"])
 
@@ -153,6 +163,11 @@ class Expected:
     opened: set[str]
 
 
+def topics_of(mark: str, partitions: int) -> list[Topic]:
+    """The scorer's topics, under names of a test's own."""
+    return [replace(t, name=f"{t.name}.{mark}", partitions=partitions) for t in TOPICS]
+
+
 def bits(scores: Sequence[float]) -> tuple[float, ...]:
     """Comparable to the bit: NaN equals NaN."""
     return tuple(-1.0 if math.isnan(score) else score for score in scores)
@@ -162,6 +177,46 @@ def small_bundle(version: str = "1", **changes: Any) -> Bundle:
     """The committed model with another version and other facts in its manifest."""
     bundle = Bundle.load(SMALL)
     return Bundle(replace(bundle.manifest, version=version, **changes), bundle.model)
+
+
+class Models:
+    """A catalog as the test changes it; a source of models."""
+
+    def __init__(self, *bundles: Bundle, traffic: Traffic | None = None) -> None:
+        self._news = threading.Condition()
+        self._broken: list[BrokenRelease] = []
+        self._catalog = Catalog()
+        self._changed = False
+        self.release(*bundles)
+        if traffic is not None:
+            self.direct(traffic)
+
+    def release(self, *bundles: Bundle) -> None:
+        for bundle in bundles:
+            self.change(self._catalog.with_release(bundle))
+
+    def direct(self, traffic: Traffic) -> None:
+        self.change(self._catalog.with_traffic(traffic))
+
+    def delete(self, version: str) -> None:
+        self.change(self._catalog.without_release("small", version))
+
+    def change(self, catalog: Catalog) -> None:
+        with self._news:
+            self._catalog, self._changed = catalog, True
+            self._news.notify()
+
+    def break_release(self, broken: BrokenRelease) -> None:
+        with self._news:
+            self._broken.append(broken)
+            self._news.notify()
+
+    def poll(self, timeout_s: float) -> CatalogNews:
+        with self._news:
+            self._news.wait_for(lambda: self._changed or self._broken, timeout_s)
+            news = CatalogNews(self._catalog, self._changed, self._broken, True)
+            self._changed, self._broken = False, []
+            return news
 
 
 def drive(

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
-from scorer_fleet import SIGNALS, Ground, bits, drive, small_bundle, wait_until
+from scorer_fleet import SIGNALS, Ground, Models, bits, drive, small_bundle, wait_until
 
 from cloud.scorer import (
     ScorerParts,
@@ -23,7 +23,7 @@ from schemas.errors import ContractError, Reason, SettingsError, TransientError
 from schemas.records import Record
 from scoring.bundle import FeatureKind, FeatureSpec
 from transport.kafka import KafkaSettings, Outgoing
-from transport.releases import BrokenRelease, Release
+from transport.releases import BrokenRelease
 
 pytestmark = pytest.mark.integration
 
@@ -32,25 +32,6 @@ pytestmark = pytest.mark.integration
 def ground(stack: Stack) -> Ground:
     ends = stack.endpoints
     return Ground.new(KafkaSettings(ends.kafka_bootstrap, ends.registry_url))
-
-
-class Models:
-    """Releases as the test hands them out."""
-
-    def __init__(self, *releases: Release) -> None:
-        self._lock = threading.Lock()
-        self._releases = list(releases)
-
-    def release(self, release: Release) -> None:
-        with self._lock:
-            self._releases.append(release)
-
-    def poll(self, timeout_s: float) -> list[Release]:
-        with self._lock:
-            releases, self._releases = self._releases, []
-        if not releases:
-            threading.Event().wait(timeout_s)
-        return releases
 
 
 class Running:
@@ -64,6 +45,7 @@ class Running:
         settings = ScorerSettings(
             group_id=f"scorer-{ground.mark}",
             transactional_id=f"{member}-{ground.mark}",
+            model_name="small",
             poll_messages=500,
             session_timeout_s=6.0,
             stats_interval_s=0.0,
@@ -187,7 +169,7 @@ def test_a_broken_release_is_dead_lettered_and_the_old_model_goes_on(ground: Gro
     unfit = small_bundle("3", features=(FeatureSpec("speed"),), **one)
     with running(ground, models) as scorer:
         scorer.wait_for(lambda stats: stats.messages == len(first))
-        models.release(broken)
+        models.break_release(broken)
         models.release(unfit)
         scorer.wait_for(lambda stats: stats.dead_letters == 2)
         assert scorer.stats.model_version == "1"

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from confluent_kafka import Message
+from scorer_fleet import small_bundle
 
 from cloud.bench_fleet import MEMORY, SIGNALS, Fleet
 from cloud.dead_letters import PAYLOAD_BYTES_MAX, Refused, Undertaker
@@ -12,6 +13,7 @@ from cloud.settings import ScorerSettings
 from schemas.codec import Framing, decode_telemetry
 from schemas.errors import ContractError, Reason, SettingsError
 from schemas.records import decode_confluent
+from scoring.lineup import Lane, Lineup
 
 
 def message(partition: int, offset: int, value: bytes | None = b"x") -> Message:
@@ -63,18 +65,25 @@ def test_a_refused_message_keeps_what_it_came_with() -> None:
     assert refused == Refused("t", 3, 4, b"k", [("a", b"1"), ("b", None)], b"v")
 
 
+def lineup(version: str, *remarks: str) -> Lineup:
+    return Lineup((Lane("champion", small_bundle(version)),), None, remarks)
+
+
 def test_changes_of_state_are_told_once() -> None:
     told: list[ScorerStats] = []
     board = StatsBoard(told.append, 1000.0)
-    board.state("scoring", "1")
+    board.lineup(lineup("1"))
     board.state("scoring")
-    board.state("scoring", "2")
+    board.state("scoring")
+    board.lineup(lineup("1"))
+    board.lineup(lineup("2", "arm new is missing"))
     board.add(aborts=2)
     board.state("stopped")
-    assert [(s.state, s.model_version) for s in told] == [
-        ("scoring", "1"),
-        ("scoring", "2"),
-        ("stopped", "2"),
+    assert [(s.state, s.model_version, s.remark) for s in told] == [
+        ("starting", "1", ""),
+        ("scoring", "1", ""),
+        ("scoring", "2", "arm new is missing"),
+        ("stopped", "2", "arm new is missing"),
     ]
     assert told[-1].aborts == 2
     assert not board.is_due
