@@ -2,6 +2,7 @@
 
 import socket
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from schemas.errors import SettingsError
@@ -55,6 +56,72 @@ class ScorerSettings:
     def member_id(self) -> str:
         """`transactional_id`, or what stands for it where it is empty."""
         return self.transactional_id or f"{self.group_id}-{socket.gethostname()}"
+
+
+@dataclass(frozen=True, slots=True)
+class ServerSettings:
+    """What the model server serves, where, and within which bounds.
+
+    Attributes:
+        host: Address to listen on.
+        port: Of REST; 0: any free one.
+        grpc_port: Of gRPC; 0: any free one.
+        models: Names to serve, separated by commas; empty: all.
+        models_dir: Folder that keeps the models for a start without Kafka; none: nothing is kept.
+        versions_max: Versions held ready at once; champions, aliases and arms always are.
+        request_bytes_max: A larger request is refused.
+        rows_max: A request of more rows is refused.
+        queue_requests_max: Requests that may wait to be scored; more are refused.
+        queue_rows_max: Rows that may wait to be scored; more are refused.
+        batch_delay_ms: Longest wait of a request for others to be scored with.
+        connections_max: Open connections of each RPC door; more are refused.
+        head_timeout_s: For the head of a request, from its first byte.
+        body_timeout_s: For its body, and for a response that the client does not read.
+        idle_timeout_s: An unused connection is closed after it.
+        drain_timeout_s: Longest wait for requests under way when the server stops.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    grpc_port: int = 8001
+    models: str = ""
+    models_dir: Path | None = None
+    versions_max: int = 16
+    request_bytes_max: int = 16_000_000
+    rows_max: int = 100_000
+    queue_requests_max: int = 1024
+    queue_rows_max: int = 65_536
+    batch_delay_ms: float = 0.0
+    connections_max: int = 512
+    head_timeout_s: float = 10.0
+    body_timeout_s: float = 30.0
+    idle_timeout_s: float = 60.0
+    drain_timeout_s: float = 10.0
+
+    def __post_init__(self) -> None:
+        for name in ("port", "grpc_port"):
+            if not 0 <= getattr(self, name) < 65_536:
+                raise SettingsError(f"server {name} is {getattr(self, name)}; 0 to 65535")
+        for name in (
+            "versions_max",
+            "request_bytes_max",
+            "rows_max",
+            "queue_requests_max",
+            "queue_rows_max",
+            "connections_max",
+        ):
+            if getattr(self, name) < 1:
+                raise SettingsError(f"server {name} is {getattr(self, name)}; at least 1")
+        for name in ("head_timeout_s", "body_timeout_s", "idle_timeout_s", "drain_timeout_s"):
+            if not getattr(self, name) > 0:
+                raise SettingsError(f"server {name} is {getattr(self, name)}; above 0")
+        if not 0 <= self.batch_delay_ms <= 1000:
+            raise SettingsError(f"server batch_delay_ms is {self.batch_delay_ms}; 0 to 1000")
+
+    @property
+    def names(self) -> frozenset[str]:
+        """Names to serve; empty: all."""
+        return frozenset(name.strip() for name in self.models.split(",") if name.strip())
 
 
 @dataclass(frozen=True, slots=True)

@@ -85,6 +85,7 @@ SECTIONS: tuple[Section, ...] = (
     Section("simulator", "simulator.settings", "SimulatorSettings", "`motorcade simulate`."),
     Section("gateway", "edge.settings", "GatewaySettings", "`motorcade gateway`."),
     Section("scorer", "cloud.settings", "ScorerSettings", "`motorcade score`."),
+    Section("server", "cloud.settings", "ServerSettings", "`motorcade serve`."),
     Section("trainer", "cloud.settings", "TrainSettings", "`motorcade train`."),
 )
 

@@ -43,6 +43,11 @@ class IndexEntry:
     state: State
     reason: str = ""
 
+    @property
+    def is_ready(self) -> bool:
+        """Whether it answers requests."""
+        return self.state is State.READY
+
 
 @dataclass(frozen=True, slots=True)
 class Wishes:

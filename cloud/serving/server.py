@@ -1,0 +1,144 @@
+"""The model server as one process: a repository, the thread that feeds it, and the doors."""
+
+import asyncio
+import logging
+import socket
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import uvloop
+
+from cloud.serving.backroom import BackRoom
+from cloud.serving.batcher import Batcher, BatchLimits
+from cloud.serving.observer import NoObserver, ServingObserver
+from cloud.serving.repository import ModelRepository
+from cloud.serving.rest_door import ClientBounds, RestDoor
+from cloud.serving.rpc_parts import RpcParts
+from cloud.serving.tensors import Limits
+from cloud.settings import ServerSettings
+from schemas.errors import SettingsError
+
+_log = logging.getLogger("motorcade.serve")
+
+STOP_LOOK_S = 0.1
+
+
+class Door(Protocol):
+    """A way in that runs on threads of its own, such as the Kafka door."""
+
+    def start(self) -> None:
+        """Begin to serve; does not wait for brokers."""
+        ...
+
+    def stop(self) -> None:
+        """Finish what is under way, and end."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Listening:
+    """Where the RPC doors are.
+
+    Attributes:
+        host: Address.
+        port: Of REST.
+        grpc_port: Of gRPC.
+    """
+
+    host: str
+    port: int
+    grpc_port: int
+
+
+def serve(
+    settings: ServerSettings,
+    repository: ModelRepository,
+    *,
+    stop: threading.Event,
+    doors: Sequence[Door] = (),
+    observer: ServingObserver | None = None,
+    on_listening: Callable[[Listening], None] | None = None,
+) -> None:
+    """Serve until `stop` is set; then drain.
+
+    Args:
+        settings: Ports and limits.
+        repository: Fed by another thread.
+        stop: Ends it.
+        doors: More ways in; started here and stopped first.
+        observer: Told what was scored.
+        on_listening: Told where it listens, once.
+
+    Raises:
+        SettingsError: A port is taken.
+    """
+    for door in doors:
+        door.start()
+    try:
+        main = _serve(settings, repository, stop, observer or NoObserver(), on_listening)
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(main)
+    finally:
+        for door in doors:
+            door.stop()
+
+
+async def _serve(
+    settings: ServerSettings,
+    repository: ModelRepository,
+    stop: threading.Event,
+    observer: ServingObserver,
+    on_listening: Callable[[Listening], None] | None,
+) -> None:
+    back_room = BackRoom(repository)
+    limits = BatchLimits(
+        requests_max=settings.queue_requests_max,
+        rows_max=settings.queue_rows_max,
+        delay_s=settings.batch_delay_ms / 1000,
+    )
+    batcher = Batcher(asyncio.get_running_loop(), repository.view(), back_room, observer, limits)
+    parts = RpcParts(
+        repository,
+        batcher,
+        back_room,
+        observer,
+        Limits(settings.request_bytes_max, settings.rows_max),
+        settings.names,
+    )
+    bounds = ClientBounds(
+        settings.connections_max,
+        settings.head_timeout_s,
+        settings.body_timeout_s,
+        settings.idle_timeout_s,
+    )
+    listener = listen(settings.host, settings.port)
+    back_room.start()
+    rest = RestDoor(parts, bounds, drain_timeout_s=settings.drain_timeout_s)
+    await rest.start(listener)
+    if on_listening is not None:
+        on_listening(Listening(settings.host, listener.getsockname()[1], 0))
+    while not stop.is_set():
+        await asyncio.sleep(STOP_LOOK_S)
+    _log.info("draining")
+    parts.draining = True
+    await rest.stop()
+    await asyncio.to_thread(back_room.stop)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A bound socket; port 0: any free one.
+
+    Raises:
+        SettingsError: The address cannot be had.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        raise SettingsError(f"cannot listen on {host}:{port}: {error}") from error
+    return listener
