@@ -277,7 +277,7 @@ def _score(arena: _Arena, bundle: Bundle) -> _Run:
     settings = ScorerSettings(
         group_id=group,
         transactional_id=group,
-        model_name=bundle.manifest.name,
+        model=f"embedded:{bundle.manifest.name}",
         max_vehicles=max(arena.fleet.vehicles, 1_000),
         stats_interval_s=0.0,
     )

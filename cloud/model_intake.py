@@ -12,6 +12,8 @@ from typing import Self
 
 from cloud.committer import Committer
 from cloud.dead_letters import Refused, Undertaker
+from cloud.remote.asking import NotReadyError
+from cloud.remote.hold import GivenUpError
 from cloud.scorer_parts import KnownModels, ScorerParts
 from cloud.scorer_stats import StatsBoard
 from cloud.settings import ScorerSettings
@@ -98,7 +100,10 @@ class ModelIntake:
             lineup = self._known.wanted()
             missing = self._missing(lineup)
             if missing:
-                self._warm_up(missing)
+                try:
+                    self._warm_up(missing)
+                except GivenUpError:
+                    continue  # told to stop
                 not_ready = self._collect()
                 if not_ready:
                     self._board.state(f"waiting: {not_ready}")
@@ -142,7 +147,11 @@ class ModelIntake:
         lineup = self._known.wanted()
         missing = self._missing(lineup)
         if missing:
-            self._warm_up(missing)
+            try:
+                self._warm_up(missing)
+            except GivenUpError:
+                self._retry_at_s = time.monotonic()
+                raise
             return False
         if not lineup.lanes:
             return False  # A shadow's experiment is over; whoever started it ends it.
@@ -237,7 +246,7 @@ def _called(make_scorer: MakeScorer, bundle: Bundle) -> "Future[RowScorer]":
     future: Future[RowScorer] = Future()
     try:
         future.set_result(make_scorer(bundle))
-    except (ContractError, TransientError) as error:
+    except (ContractError, NotReadyError) as error:
         future.set_exception(error)
     return future
 

@@ -21,7 +21,6 @@ from cloud.scoring_loop import ScoringLoop
 from cloud.scoring_step import ScorerTopics
 from cloud.settings import ScorerSettings
 from schemas.errors import SettingsError, TransientError
-from scoring.catalog import ModelRef
 from transport.backoff import backoff_s
 from transport.kafka import KafkaSettings, partition_counts, register_schemas
 
@@ -60,7 +59,7 @@ def run(
         FencedError: Another process has this member's transactional id.
         SettingsError: Kafka or the registry refuses this client, or topics do not fit together.
     """
-    with CatalogWatch(kafka, [settings.model_name]) as models:
+    with CatalogWatch(kafka, [settings.deployment.ref.name]) as models:
         lives = _Lives(settings, kafka, models, StatsBoard(on_stats, settings.stats_interval_s))
         return lives.run(stop)
 
@@ -93,7 +92,7 @@ class _Lives:
         self._kafka = kafka
         self._models = models
         self._known = KnownModels(
-            models, ModelRef(settings.model_name), shadow=parts.shadow if parts else ""
+            models, settings.deployment.ref, shadow=parts.shadow if parts else ""
         )
         self._board = board
         self._parts = parts
@@ -120,8 +119,10 @@ class _Lives:
         if self._parts is None:
             self._parts = ScorerParts(register_schemas(self._kafka), self._models)
         check_topics(self._kafka, self._parts.topics)
-        loop = ScoringLoop(self._settings, self._kafka, self._parts, self._known, self._board)
-        loop.run(stop)
+        loop = ScoringLoop(
+            self._settings, self._kafka, self._parts, self._known, self._board, stop=stop
+        )
+        loop.run()
 
 
 def check_topics(kafka: KafkaSettings, topics: ScorerTopics) -> None:

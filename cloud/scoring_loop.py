@@ -3,32 +3,34 @@
 take a poll ─► score it ─► hand it to the committer ─► take the next ...
                                 │
 assignment, abort, ─────────────┴─► drop the state, rebuild it up to the committed offsets
-model with other features
+model with other features,
+rows given up
+
+Where the model runs at a server that is away, scoring waits, and `ConsumerHold` keeps the member
+in its group meanwhile.
 """
 
 import gc
 import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 from cloud.committer import Committer
 from cloud.dead_letters import Refused
+from cloud.holding import Assignment, ConsumerHold, Member
 from cloud.model_intake import ModelIntake
 from cloud.polls import Poll, PollSize
 from cloud.rebuild import Rewind, history, open_alerts, tripped_arms
+from cloud.remote.hold import GivenUpError
 from cloud.scorer_parts import KnownModels, ScorerParts
 from cloud.scorer_stats import StatsBoard
 from cloud.scoring_step import ScoringStep
 from cloud.settings import ScorerSettings
-from schemas.columns import TelemetryColumns
 from schemas.errors import MotorcadeError
 from transport.kafka import (
     AbortNeededError,
     AtLeastOnceProducer,
-    GroupMetadata,
     KafkaSettings,
     LogConsumer,
     Message,
@@ -46,27 +48,11 @@ GATHER_S = 0.01
 FULL_WAIT_S = 0.1
 """How long a poll gathers when the one before was full: larger transactions cost less."""
 
-AHEAD_BYTES = 4_000_000
-"""Polls of at least this size are decoded on a thread of their own, one ahead of scoring.
-
-Arrays of large polls let two cores work; with small ones threads would only hand the interpreter
-to and fro.
-"""
-
 COLLECT_S = 2.0
 """Time between two runs of the collector of cyclic garbage, which is off otherwise."""
 
 ABORT_PAUSE_S = 0.2
 """Wait before work whose transaction was aborted is done again."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Taken:
-    """A poll on its way: who took it, and its columns as soon as they are there."""
-
-    poll: Poll
-    group: GroupMetadata
-    columns: "Future[TelemetryColumns]"
 
 
 class ScoringLoop:
@@ -78,6 +64,7 @@ class ScoringLoop:
         parts: Schemas and topics.
         known: What is known of models.
         board: Told what was done.
+        stop: Ends it, after the transaction under way.
     """
 
     def __init__(
@@ -87,7 +74,10 @@ class ScoringLoop:
         parts: ScorerParts,
         known: KnownModels,
         board: StatsBoard,
+        *,
+        stop: threading.Event,
     ) -> None:
+        self._stop = stop
         self._settings = settings
         self._kafka = kafka
         self._parts = parts
@@ -95,34 +85,37 @@ class ScoringLoop:
         self._size = PollSize(settings.poll_messages, settings.poll_bytes)
         self._consumer = self._member()
         self._committer = Committer(self._producer(), on_committed=board.committed)
-        self._models = ModelIntake(settings, parts, known, self._committer, board)
+        self._hold = ConsumerHold(stop, board)
+        self._link = settings.deployment.link(kafka, self._hold)
+        self._models = ModelIntake(
+            settings, parts, known, self._committer, board, make_scorer=self._link.make_scorer
+        )
         self._collected_s = 0.0
-        self._assigned: list[Partition] = []
+        self._assignment = Assignment()
         self._positions: dict[Partition, int] = {}
         self._must_rebuild = False
         self._was_full = False
-        self._ahead: _Taken | None = None
-        self._decoder = ThreadPoolExecutor(1, "scorer-decode")
         self._trouble: MotorcadeError | None = None
 
-    def run(self, stop: threading.Event) -> None:
+    def run(self) -> None:
         """Score until told to stop.
 
         Raises:
             TransientError: Begin anew with another loop.
             FencedError, SettingsError: Give up.
         """
-        with self._decoder, self._committer, self._models:
-            scorer = self._models.first(stop)
+        with self._link, self._committer, self._models:
+            scorer = self._models.first(self._stop)
             if scorer is None:
                 return
             parts = self._parts
             step = ScoringStep(scorer, parts.ids, self._models.undertaker, parts.topics)
             with self._consumer, _quiet_collector():
                 self._subscribe()
+                self._hold.keep(self._held_member())
                 self._board.state("scoring")
-                while not stop.is_set():
-                    self._turn_or_abort(step, stop)
+                while not self._stop.is_set():
+                    self._turn_or_abort(step)
                 self._settle_or_abort()
 
     def _producer(self) -> TransactionalProducer | AtLeastOnceProducer:
@@ -145,18 +138,23 @@ class ScoringLoop:
             queued_max_messages_kbytes=2 * settings.poll_bytes // 1000,
         )
 
+    def _held_member(self) -> Member:
+        return Member(self._consumer, self._assignment, self._committer.settle, self._report)
+
     # Taking polls
 
-    def _turn_or_abort(self, step: ScoringStep, stop: threading.Event) -> None:
+    def _turn_or_abort(self, step: ScoringStep) -> None:
         try:
             self._turn(step)
         except AbortNeededError:
             self._abort()
-            stop.wait(ABORT_PAUSE_S)
+            self._stop.wait(ABORT_PAUSE_S)
+        except GivenUpError:
+            # The vehicles' features have taken the rows in, but nothing was scored.
+            self._must_rebuild = True
 
     def _turn(self, step: ScoringStep) -> None:
         if self._models.has_news():
-            self._catch_up(step)
             self._must_rebuild |= self._models.take(step.scorer)
         messages = self._take()
         if self._trouble is not None:
@@ -168,11 +166,13 @@ class ScoringLoop:
         elif messages:
             self._score(step, messages)
         else:
-            self._catch_up(step)
             self._committer.settle()
         self._report()
 
     def _take(self) -> list[Message]:
+        if self._hold.early:
+            early, self._hold.early = self._hold.early, []
+            return early
         wanted = self._size.messages
         if self._was_full:
             messages = self._consumer.consume(wanted, FULL_WAIT_S)
@@ -184,24 +184,11 @@ class ScoringLoop:
         return messages
 
     def _score(self, step: ScoringStep, messages: list[Message]) -> None:
-        """Scores what was taken; while polls are large, decodes one ahead of that."""
         poll = Poll.of(messages)
-        payload_bytes = poll.payload_bytes
-        self._size.learn(len(messages), payload_bytes)
+        self._size.learn(len(messages), poll.payload_bytes)
         group = self._consumer.group_metadata()
-        taken = _Taken(poll, group, self._decoder.submit(step.decode, poll))
-        self._catch_up(step)
-        self._ahead = taken
-        if not self._was_full or payload_bytes < AHEAD_BYTES:
-            self._catch_up(step)
-
-    def _catch_up(self, step: ScoringStep) -> None:
-        """Scores the poll that was decoded ahead, if there is one."""
-        taken, self._ahead = self._ahead, None
-        if taken is None:
-            return
-        outcome = step.run(taken.poll, taken.columns.result(), now_ms=_now_ms())
-        self._committer.submit(outcome, taken.group)
+        outcome = step.run(poll, step.decode(poll), now_ms=_now_ms())
+        self._committer.submit(outcome, group)
         self._positions |= outcome.offsets
         self._must_rebuild |= outcome.must_rebuild
 
@@ -212,7 +199,6 @@ class ScoringLoop:
             self._abort()
 
     def _abort(self) -> None:
-        self._ahead = None
         self._board.add(aborts=1)
         self._committer.abort()
         self._must_rebuild = True
@@ -237,7 +223,7 @@ class ScoringLoop:
         )
 
     def _on_assign(self, partitions: list[Partition]) -> dict[Partition, int]:
-        self._assigned = partitions
+        self._assignment.change(partitions)
         self._must_rebuild = True
         return {}
 
@@ -247,24 +233,24 @@ class ScoringLoop:
             self._settle_or_abort()
         except MotorcadeError as error:
             self._trouble = error
-        self._ahead = None
-        self._assigned = []
+        self._assignment.change([])
         self._positions = {}
         self._must_rebuild = True
 
     def _rebuild(self, step: ScoringStep) -> None:
-        self._ahead = None
         self._committer.settle()
         self._must_rebuild = False
         self._sideline(step)
         step.scorer.drop_all()
-        if not self._assigned:
+        self._hold.early.clear()
+        if not self._assignment.partitions:
             return
         self._board.add(rebuilds=1)
         starts = self._starts()
         self._restore_open_alerts(step)
         self._replay(step, {partition: offset for (_, partition), offset in starts.items()})
         self._consumer.assign(starts)
+        self._hold.early.clear()
         self._positions = starts
 
     def _starts(self) -> dict[Partition, int]:
@@ -273,7 +259,7 @@ class ScoringLoop:
         A shadow that has none yet begins with what comes now.
         """
         starts = {}
-        for partition, offset in self._consumer.committed(self._assigned).items():
+        for partition, offset in self._consumer.committed(self._assignment.partitions).items():
             first, end = self._consumer.watermarks(partition)
             if offset is None:
                 starts[partition] = end if self._parts.shadow else first
@@ -304,7 +290,7 @@ class ScoringLoop:
             self._kafka,
             topic,
             self._parts.ids.id_of(topic),
-            {partition for _, partition in self._assigned},
+            {partition for _, partition in self._assignment.partitions},
             lambda message, error: self._models.bury(Refused.of(message), error),
         )
         for vehicle_id, alert in found.items():

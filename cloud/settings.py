@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from cloud.deployment import DEFAULT_MODEL, Deployment
 from schemas.errors import SettingsError
 
 
@@ -16,7 +17,11 @@ class ScorerSettings:
         group_id: Consumer group. Members of one group share the partitions.
         transactional_id: Identity of this member, its own in the group and the same after a
             restart, which settles what the one before left open. Empty: group and host name.
-        model_name: Which model's releases to follow.
+        model: Which model scores, and where it runs: `embedded:NAME[@SELECTOR]`,
+            `rpc://HOST:PORT/NAME[@SELECTOR]` (gRPC), `rpc+http://HOST:PORT/NAME[@SELECTOR]`
+            (REST), `tfserving://HOST:PORT/NAME[@SELECTOR]`, `kafka://NAME[@SELECTOR]`; options
+            behind it as in a URL: `?versions=off`, `?timeout_s=5`, `?refused_s=60`,
+            `?signature=`, `?binary=off`.
         delivery: 'exactly-once' writes in transactions; 'at-least-once' without, which is sooner
             and may write some scores and alerts again after a failure.
         poll_messages: Most messages taken at once.
@@ -33,7 +38,7 @@ class ScorerSettings:
 
     group_id: str = "motorcade-scorer"
     transactional_id: str = ""
-    model_name: str = "anomaly"
+    model: str = DEFAULT_MODEL
     delivery: Literal["exactly-once", "at-least-once"] = "exactly-once"
     poll_messages: int = 20_000
     poll_bytes: int = 24_000_000
@@ -51,6 +56,12 @@ class ScorerSettings:
             raise SettingsError(f"scorer poll_messages is {self.poll_messages}; 1 to 100000")
         if self.session_timeout_s < 6:
             raise SettingsError("scorer session_timeout_s is below 6, the least that brokers take")
+        Deployment.parse(self.model)
+
+    @property
+    def deployment(self) -> Deployment:
+        """What `model` says."""
+        return Deployment.parse(self.model)
 
     @property
     def member_id(self) -> str:

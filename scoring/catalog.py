@@ -11,43 +11,12 @@ from types import MappingProxyType
 
 from schemas.errors import ContractError, Reason
 from scoring.bundle import Bundle
-from scoring.traffic import CHALLENGER, CHAMPION, Traffic
+from scoring.model_ref import CHAMPION, ModelRef
+from scoring.traffic import CHALLENGER, Traffic
+
+__all__ = ["Catalog", "ModelRef"]
 
 _NONE: Mapping[str, Bundle] = MappingProxyType({})
-
-
-@dataclass(frozen=True, slots=True)
-class ModelRef:
-    """A model as people name it: `anomaly`, `anomaly@champion`, `anomaly@20261124-1200`.
-
-    Attributes:
-        name: Model name.
-        selector: Alias or version; 'champion' where none is given.
-    """
-
-    name: str
-    selector: str = CHAMPION
-
-    @staticmethod
-    def parse(text: str) -> "ModelRef":
-        """Read `name` or `name@selector`.
-
-        Raises:
-            ContractError: MALFORMED: an empty part.
-
-        Example:
-            >>> ModelRef.parse("anomaly@challenger")
-            ModelRef(name='anomaly', selector='challenger')
-        """
-        name, at, selector = text.partition("@")
-        if not name or (at and not selector):
-            raise ContractError(
-                Reason.MALFORMED, f"model {text!r}; it may be NAME or NAME@ALIAS or NAME@VERSION"
-            )
-        return ModelRef(name, selector or CHAMPION)
-
-    def __str__(self) -> str:
-        return f"{self.name}@{self.selector}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,7 +53,11 @@ class RowScorer(Protocol):
 
 
 MakeScorer = Callable[[Bundle], RowScorer]
-"""Makes the scorer of a bundle ready for use, or raises ContractError if it cannot be used."""
+"""Makes the scorer of a bundle ready for use, or raises ContractError if it cannot be used.
+
+TransientError: a model server is not ready for it yet; the scorer in use goes on, and it is tried
+again later.
+"""
 
 
 class ScoreMath:

@@ -19,8 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from schemas.errors import ContractError, Reason
+from scoring import model_ref
 
-CHAMPION = "champion"
+CHAMPION = model_ref.CHAMPION
 CHALLENGER = "challenger"
 PINNED = "pinned"
 """What a result calls its arm when the request named the version itself."""

@@ -26,3 +26,22 @@ def backoff_s(attempt: int, *, minimum_s: float, maximum_s: float, rng: random.R
     """
     span_s = min(maximum_s, minimum_s * 2.0 ** min(attempt, 60))
     return max(minimum_s, rng.uniform(span_s / 2.0, span_s))
+
+
+def full_jitter_s(attempt: int, *, minimum_s: float, maximum_s: float, rng: random.Random) -> float:
+    """As `backoff_s`, drawn from the whole span: for many clients that ask one server again.
+
+    Args:
+        attempt: Failures so far, 0 for the first wait.
+        minimum_s: Span of the first wait in seconds, > 0.
+        maximum_s: Greatest wait in seconds, >= `minimum_s`.
+        rng: Source of the jitter.
+
+    Returns:
+        Seconds between 0 and `maximum_s`.
+
+    Example:
+        >>> 0 <= full_jitter_s(2, minimum_s=0.1, maximum_s=10.0, rng=random.Random(1)) <= 0.4
+        True
+    """
+    return rng.uniform(0.0, min(maximum_s, minimum_s * 2.0 ** min(attempt, 60)))

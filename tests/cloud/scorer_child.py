@@ -1,7 +1,7 @@
 """A scorer in a process of its own, so that a test can end it by SIGKILL.
 
-python scorer_child.py GROUND MEMBER POLL_MESSAGES AHEAD_BYTES [--at-least-once]: scores until
-killed, or until a line comes in.
+python scorer_child.py GROUND MEMBER POLL_MESSAGES [--at-least-once]: scores until killed, or until
+a line comes in.
 """
 
 import sys
@@ -9,7 +9,6 @@ import threading
 
 from scorer_fleet import Ground, Models, small_bundle
 
-from cloud import scoring_loop
 from cloud.scorer import ScorerParts, ScorerSettings, run_with
 
 
@@ -20,12 +19,11 @@ def stop_at_a_line(stop: threading.Event) -> None:
 
 def main() -> None:
     ground = Ground.from_json(sys.argv[1])
-    scoring_loop.AHEAD_BYTES = int(sys.argv[4])
     stop = threading.Event()
     settings = ScorerSettings(
         group_id=f"scorer-{ground.mark}",
         transactional_id=sys.argv[2],
-        model_name="small",
+        model="embedded:small",
         poll_messages=int(sys.argv[3]),
         session_timeout_s=6.0,
         stats_interval_s=0.0,

@@ -45,7 +45,7 @@ class Running:
         settings = ScorerSettings(
             group_id=f"scorer-{ground.mark}",
             transactional_id=f"{member}-{ground.mark}",
-            model_name="small",
+            model="embedded:small",
             poll_messages=500,
             session_timeout_s=6.0,
             stats_interval_s=0.0,

@@ -36,9 +36,7 @@ def ground(stack: Stack) -> Ground:
 class Child:
     """A scorer process."""
 
-    def __init__(
-        self, ground: Ground, member: str, poll_messages: int, ahead_bytes: int, *options: str
-    ) -> None:
+    def __init__(self, ground: Ground, member: str, poll_messages: int, *options: str) -> None:
         self.messages = 0
         self.process = subprocess.Popen(
             [
@@ -47,7 +45,6 @@ class Child:
                 ground.to_json(),
                 member,
                 str(poll_messages),
-                str(ahead_bytes),
                 *options,
             ],
             stdin=subprocess.PIPE,
@@ -95,10 +92,8 @@ class Child:
 
 
 @contextmanager
-def child(
-    ground: Ground, member: str, poll_messages: int = 100, ahead_bytes: int = 0, *options: str
-) -> Iterator[Child]:
-    made = Child(ground, member, poll_messages, ahead_bytes, *options)
+def child(ground: Ground, member: str, poll_messages: int = 100, *options: str) -> Iterator[Child]:
+    made = Child(ground, member, poll_messages, *options)
     try:
         yield made
     finally:
@@ -152,7 +147,7 @@ def test_killed_at_random_it_scores_each_message_once_and_to_the_bit(
 
 def test_a_second_member_joins_and_leaves_while_batches_are_under_way(ground: Ground) -> None:
     ground.write(drive(ground, vehicles=21, batches=400, seed=3))
-    with child(ground, "one", 50) as one, child(ground, "two", 50, 1 << 30) as two:
+    with child(ground, "one", 50) as one, child(ground, "two", 50) as two:
         one.wait_for(200)
         two.wait_for(200)
         assert two.stop() == 0
@@ -170,10 +165,10 @@ def test_without_transactions_each_message_is_scored_at_least_once_and_to_the_bi
     rng = random.Random(seed)
     print(f"seed {seed}")
     for _ in range(3):
-        with child(ground, "member", 100, 0, "--at-least-once") as scorer:
+        with child(ground, "member", 100, "--at-least-once") as scorer:
             scorer.wait_for(rng.randrange(100, 1_500))
             scorer.kill()
-    with child(ground, "member", 100, 0, "--at-least-once") as scorer:
+    with child(ground, "member", 100, "--at-least-once") as scorer:
         wait_until_done(ground)
         assert scorer.stop() == 0
     expected = ground.expected(small_bundle())
