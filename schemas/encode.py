@@ -12,59 +12,11 @@ import numpy as np
 from schemas import varint
 from schemas.columns import Framing, ScoreStamp
 from schemas.layout import BRANCH_FLOAT
-from schemas.poll import Bools, Bytes, Floats, Longs, put_strings, spans, strings
+from schemas.poll import Bools, Floats, Longs, put_strings, spans
 from schemas.records import confluent_header, encode_body
 from schemas.signals import SIGNAL_NAMES
 from schemas.telemetry_record import frame
-
-_SPILL_BYTES = 16
-_FLOAT_BYTES = 4
-
-
-class _Long:
-    """A field of longs, coded and measured."""
-
-    def __init__(self, values: Longs) -> None:
-        self.coded = varint.zigzag(np.asarray(values, np.int64))
-        self.width = varint.widths(self.coded)
-
-
-class _Writer:
-    """A buffer that many records are written into at once, field after field.
-
-    Longs spill zeros behind themselves, at worst into the frame of the next record: so the
-    frames, and the ids, are left out at first and written last.
-
-    Attributes:
-        octets: The records, one behind the other.
-        at: Where the next field of each record goes.
-    """
-
-    def __init__(self, sizes: Longs) -> None:
-        self.sizes = sizes
-        self.starts = np.cumsum(sizes) - sizes
-        self.at = self.starts
-        self.octets: Bytes = np.zeros(int(sizes.sum()) + _SPILL_BYTES, np.uint8)
-        self.floats: Floats = varint.sliding(self.octets, "<f4")
-
-    def skip(self, count: Longs | int) -> Longs:
-        """Leave room, and say where it begins."""
-        before = self.at
-        self.at = before + count
-        return before
-
-    def long(self, field: _Long) -> None:
-        varint.write(self.octets, self.skip(field.width), field.coded, field.width)
-
-    def boolean(self, values: Bools) -> None:
-        self.octets[self.skip(1)] = values
-
-    def cut(self, prefix: bytes) -> list[bytes]:
-        """Put the same bytes at the front of each record, and cut the records apart."""
-        if prefix:
-            kind = f"V{len(prefix)}"
-            varint.sliding(self.octets, kind)[self.starts] = np.frombuffer(prefix, kind)[0]
-        return strings(self.octets, self.starts, self.sizes)
+from schemas.writer import FLOAT_BYTES, LongField, RecordWriter
 
 
 def encode_telemetry(  # noqa: PLR0917 - the columns of TelemetryColumns, in its order
@@ -113,15 +65,15 @@ def encode_telemetry(  # noqa: PLR0917 - the columns of TelemetryColumns, in its
     _check_shapes(len(vehicle_ids), counts, event_time_ms, values)
     if counts.size == 0:
         return []
-    fields = [_Long(column) for column in (boot_id, seq, oldest_seq, uptime_ms)]
-    count, times = _Long(counts), _Long(event_time_ms)
+    fields = [LongField(column) for column in (boot_id, seq, oldest_seq, uptime_ms)]
+    count, times = LongField(counts), LongField(event_time_ms)
     id_bytes = np.fromiter(map(len, vehicle_ids), np.int64, len(vehicle_ids))
-    id_length = _Long(id_bytes)
+    id_length = LongField(id_bytes)
     strides = _strides(times, columns)
     sizes = np.add.reduceat(strides, np.cumsum(counts) - counts) + id_bytes + len(prefix) + 2
     for field in (id_length, *fields, count):
         sizes += field.width
-    writer = _Writer(sizes)
+    writer = RecordWriter(sizes)
     writer.skip(len(prefix))
     writer.long(id_length)
     id_at = writer.skip(id_bytes)
@@ -155,19 +107,19 @@ def _columns(signals: Sequence[str], values: Floats) -> dict[int, tuple[Floats, 
     }
 
 
-def _strides(times: _Long, columns: Mapping[int, tuple[Floats, Bools]]) -> Longs:
+def _strides(times: LongField, columns: Mapping[int, tuple[Floats, Bools]]) -> Longs:
     """Bytes of each reading. Shape (R,)."""
     present = np.zeros(times.width.shape, np.int64)
     for _, there in columns.values():
         present += there
-    return times.width + len(SIGNAL_NAMES) + _FLOAT_BYTES * present
+    return times.width + len(SIGNAL_NAMES) + FLOAT_BYTES * present
 
 
 def _write_readings(
-    writer: _Writer,
+    writer: RecordWriter,
     counts: Longs,
     strides: Longs,
-    times: _Long,
+    times: LongField,
     columns: Mapping[int, tuple[Floats, Bools]],
 ) -> None:
     before = np.cumsum(strides) - strides
@@ -180,7 +132,7 @@ def _write_readings(
             here = at[there]
             writer.octets[here] = BRANCH_FLOAT
             writer.floats[here + 1] = values[there]
-            at = at + _FLOAT_BYTES * there
+            at = at + FLOAT_BYTES * there
         at = at + 1
 
 
@@ -227,16 +179,16 @@ def encode_scores(
     if counts.size == 0:
         return []
     places, fields = (
-        [_Long(column) for column in group]
+        [LongField(column) for column in group]
         for group in ((input_partition, input_offset), (boot_id, seq, event_time_ms))
     )
-    count = _Long(counts)
+    count = LongField(counts)
     id_bytes = np.fromiter(map(len, vehicle_ids), np.int64, len(vehicle_ids))
-    id_length = _Long(id_bytes)
-    sizes = _FLOAT_BYTES * counts + (counts > 0) + id_bytes + len(prefix) + 1
+    id_length = LongField(id_bytes)
+    sizes = FLOAT_BYTES * counts + (counts > 0) + id_bytes + len(prefix) + 1
     for field in (*places, id_length, *fields, count):
         sizes += field.width
-    writer = _Writer(sizes)
+    writer = RecordWriter(sizes)
     writer.skip(len(prefix))
     for field in (*places, id_length):
         writer.long(field)
@@ -245,7 +197,7 @@ def encode_scores(
         writer.long(field)
     writer.boolean(late)
     writer.long(count)
-    writer.floats[spans(writer.at, counts, _FLOAT_BYTES)] = scores
+    writer.floats[spans(writer.at, counts, FLOAT_BYTES)] = scores
     put_strings(writer.octets, id_at, vehicle_ids, id_bytes)
     return writer.cut(prefix)
 

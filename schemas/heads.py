@@ -9,6 +9,9 @@ from schemas.columns import MAX_VEHICLE_ID_BYTES, UPTIME_MS_MAX
 from schemas.poll import Bools, Bytes, Longs, Poll, by_length
 
 _ASCII_MAX = 127
+_FLOAT_BYTES = 4
+_TAIL_BYTES = 64
+"""Of the padding, that which is left for fields behind an array whose count is nonsense."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +47,7 @@ class Heads:
     end: Longs
 
 
-class _Cursor:
+class Cursor:
     """A position in each of many payloads, and which of them are sound so far."""
 
     def __init__(self, poll: Poll, at: Longs, good: Bools) -> None:
@@ -72,6 +75,22 @@ class _Cursor:
         self.at = before + count
         return before
 
+    def string(self, bytes_max: int) -> tuple[Longs, Longs]:
+        """Step over a string: where it lies, and its bytes, 0 where it is not sound."""
+        size = self.long(0, bytes_max)
+        size = np.where(self.good, size, 0)
+        return self.skip(size), size
+
+    def floats(self) -> tuple[Longs, Longs]:
+        """Step over an array of floats in one block: how many, 0 where not sound, and where."""
+        room = self.poll.octets.size - _TAIL_BYTES - self.at
+        count = self.long(0, self.poll.octets.size // _FLOAT_BYTES)
+        count = np.where(self.good & (_FLOAT_BYTES * count < room), count, 0)
+        at = self.skip(_FLOAT_BYTES * count)
+        self.good &= (count == 0) | (self.poll.octets[self.at] == 0)
+        self.at = self.at + (count > 0)
+        return count, at
+
 
 def read_heads(poll: Poll, frame: bytes, readings_max: int) -> Heads:
     """Read the fields before the readings of each payload.
@@ -81,7 +100,7 @@ def read_heads(poll: Poll, frame: bytes, readings_max: int) -> Heads:
         frame: What must stand before each body.
         readings_max: Most readings in one batch.
     """
-    cursor = _Cursor(poll, poll.starts + len(frame), _framed(poll, frame))
+    cursor = Cursor(poll, poll.starts + len(frame), framed(poll, frame))
     id_bytes = cursor.long(1, MAX_VEHICLE_ID_BYTES)
     id_bytes = np.where(cursor.good, id_bytes, 0)
     id_at = cursor.skip(id_bytes)
@@ -108,7 +127,7 @@ def read_heads(poll: Poll, frame: bytes, readings_max: int) -> Heads:
     )
 
 
-def _framed(poll: Poll, frame: bytes) -> Bools:
+def framed(poll: Poll, frame: bytes) -> Bools:
     """Which payloads begin with the frame, compared in two words that may overlap."""
     good = np.ones(poll.starts.size, np.bool_)
     for offset in {0, max(0, len(frame) - varint.WORD_BYTES)}:

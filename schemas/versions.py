@@ -57,7 +57,7 @@ def writer(version: str | None) -> Writer:
     text = current if version is None else released_json(version, "TelemetryBatch")
     same = fingerprint_of(text) == fingerprint_of(current)
     return Writer(
-        schema=fastavro.parse_schema(_without_logical_types(json.loads(text))),
+        schema=fastavro.parse_schema(without_logical_types(json.loads(text))),
         walk=walker(text),
         current=same,
     )
@@ -72,13 +72,12 @@ def versions_by_fingerprint() -> dict[bytes, str | None]:
     return known | {fingerprint_of(schema_json("TelemetryBatch")): None}
 
 
-def _without_logical_types(node: Any) -> Any:
+def without_logical_types(node: Any) -> Any:
+    """A schema whose times stay integers of milliseconds."""
     if isinstance(node, dict):
         return {
-            key: _without_logical_types(value)
-            for key, value in node.items()
-            if key != "logicalType"
+            key: without_logical_types(value) for key, value in node.items() if key != "logicalType"
         }
     if isinstance(node, list):
-        return [_without_logical_types(item) for item in node]
+        return [without_logical_types(item) for item in node]
     return node
