@@ -7,17 +7,17 @@ While a transaction waits for the brokers, which lets go of the interpreter, the
 scores the next poll. There is never a second transaction before the first is through.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, wait
 from threading import Thread
 from types import TracebackType
-from typing import Self
+from typing import Any, Generic, Protocol, Self, TypeVar
 
-from cloud.scoring_step import Outcome
 from transport.kafka import (
     AtLeastOnceProducer,
     GroupMetadata,
     Outgoing,
+    Partition,
     ProducerLostError,
     TransactionalProducer,
 )
@@ -29,7 +29,42 @@ HUNG_AFTER_S = 75.0
 both, with a margin, its thread is left behind and the producer with it."""
 
 
-class Committer:
+class RecordBatch(Protocol):
+    """Records for one topic, ready for `TransactionalProducer.produce_batch`."""
+
+    @property
+    def topic(self) -> str:
+        """Where to."""
+
+    @property
+    def partition(self) -> int:
+        """-1: by key."""
+
+    @property
+    def messages(self) -> list[dict[str, Any]]:
+        """With `value`, and `key` where wanted."""
+
+
+class Writable(Protocol):
+    """What one poll leads to; written in one transaction, or not at all."""
+
+    @property
+    def scores(self) -> Sequence[RecordBatch]:
+        """Records without headers, written first."""
+
+    @property
+    def others(self) -> Sequence[Outgoing]:
+        """All others, in order."""
+
+    @property
+    def offsets(self) -> Mapping[Partition, int]:
+        """Where to read on."""
+
+
+W = TypeVar("W", bound=Writable)
+
+
+class Committer(Generic[W]):
     """Writes outcomes, each in a transaction with the offsets that it answers.
 
     Args:
@@ -43,13 +78,13 @@ class Committer:
         self,
         producer: TransactionalProducer | AtLeastOnceProducer,
         *,
-        on_committed: Callable[[Outcome], None],
+        on_committed: Callable[[W], None],
         commit_timeout_s: float = COMMIT_TIMEOUT_S,
     ) -> None:
         self._producer = producer
         self._on_committed = on_committed
         self._timeout_s = commit_timeout_s
-        self._pending: tuple[Outcome, Future[None]] | None = None
+        self._pending: tuple[W, Future[None]] | None = None
 
     def __enter__(self) -> Self:
         """Take over the transactional id. Raises TransientError, SettingsError."""
@@ -67,7 +102,7 @@ class Committer:
             wait([self._pending[1]], HUNG_AFTER_S)
         self._producer.close()
 
-    def submit(self, outcome: Outcome, group: GroupMetadata) -> None:
+    def submit(self, outcome: W, group: GroupMetadata) -> None:
         """Write an outcome once the one before is through.
 
         Args:
@@ -91,6 +126,11 @@ class Committer:
         Thread(
             target=self._finish, args=(outcome, group, future), name="scorer-commit", daemon=True
         ).start()
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a transaction is under way."""
+        return self._pending is not None and not self._pending[1].done()
 
     def settle(self) -> None:
         """Wait until nothing is under way. Raises as `submit`."""
@@ -116,7 +156,7 @@ class Committer:
             for out in records:
                 self._producer.produce(out)
 
-    def _finish(self, outcome: Outcome, group: GroupMetadata, future: Future[None]) -> None:
+    def _finish(self, outcome: W, group: GroupMetadata, future: Future[None]) -> None:
         try:
             self._producer.send_offsets(outcome.offsets, group, timeout_s=self._timeout_s)
             self._producer.commit(self._timeout_s)

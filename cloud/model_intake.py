@@ -16,6 +16,7 @@ from cloud.remote.asking import NotReadyError
 from cloud.remote.hold import GivenUpError
 from cloud.scorer_parts import KnownModels, ScorerParts
 from cloud.scorer_stats import StatsBoard
+from cloud.scoring_step import Outcome
 from cloud.settings import ScorerSettings
 from schemas.errors import ContractError, TransientError
 from schemas.records import encode_confluent
@@ -54,7 +55,7 @@ class ModelIntake:
         settings: ScorerSettings,
         parts: ScorerParts,
         known: KnownModels,
-        committer: Committer,
+        committer: Committer[Outcome],
         board: StatsBoard,
         *,
         make_scorer: MakeScorer = BatchScorer,

@@ -13,7 +13,7 @@ in its group meanwhile.
 import gc
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from cloud.committer import Committer
@@ -120,12 +120,15 @@ class ScoringLoop:
 
     def _producer(self) -> TransactionalProducer | AtLeastOnceProducer:
         if self._settings.delivery == "at-least-once":
-            return AtLeastOnceProducer(self._kafka, self._consumer.commit)
+            return AtLeastOnceProducer(self._kafka, self._commit_offsets)
         return TransactionalProducer(
             self._kafka,
             self._settings.member_id,
             transaction_timeout_s=self._settings.transaction_timeout_s,
         )
+
+    def _commit_offsets(self, offsets: Mapping[Partition, int]) -> None:
+        self._consumer.commit(offsets, wait=True)
 
     def _member(self) -> LogConsumer:
         settings = self._settings

@@ -386,7 +386,7 @@ def test_without_transactions_offsets_move_once_the_records_are_stored(
     publish(kafka, [Outgoing(topic.name, b"in", partition=0)])
     with make_consumer(kafka, name) as consumer:
         consumer.assign({(topic.name, 0): 0})
-        writer = AtLeastOnceProducer(kafka, consumer.commit)
+        writer = AtLeastOnceProducer(kafka, lambda offsets: consumer.commit(offsets, wait=True))
         writer.start()
         with writer.transaction():
             writer.produce(Outgoing(topic.name, b"one", partition=1))

@@ -4,6 +4,7 @@
                       ├─► registry   schemas have ids
                       ├─► producer   transactions; one-off writes
                       ├─► plain      at least once, without transactions
+                      ├─► pipeline   writes that are not waited for
                       ├─► consumer   a member of a group
                       └─► reading    a stretch of a topic, without a group
 
@@ -12,7 +13,12 @@ Every error of the library leaves as one of `schemas.errors`, by the table in `f
 
 from confluent_kafka import Message
 
-from transport.kafka.admin import delete_topics, ensure_topics, partition_counts
+from transport.kafka.admin import (
+    TopicDirectory,
+    delete_topics,
+    ensure_topics,
+    partition_counts,
+)
 from transport.kafka.consumer import (
     GroupMetadata,
     LogConsumer,
@@ -20,6 +26,7 @@ from transport.kafka.consumer import (
     make_consumer,
 )
 from transport.kafka.faults import AbortNeededError, ProducerLostError
+from transport.kafka.pipeline import Delivery, PipelinedProducer
 from transport.kafka.plain import AtLeastOnceProducer
 from transport.kafka.producer import Outgoing, TransactionalProducer, publish
 from transport.kafka.reading import Span, latest_offsets, read_range, read_to_end, spans
@@ -29,15 +36,18 @@ from transport.settings import KafkaSettings
 __all__ = [
     "AbortNeededError",
     "AtLeastOnceProducer",
+    "Delivery",
     "GroupMetadata",
     "KafkaSettings",
     "LogConsumer",
     "Message",
     "Outgoing",
     "Partition",
+    "PipelinedProducer",
     "ProducerLostError",
     "SchemaIds",
     "Span",
+    "TopicDirectory",
     "TransactionalProducer",
     "delete_topics",
     "ensure_topics",

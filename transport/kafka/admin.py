@@ -1,6 +1,8 @@
 """Topics: made where they are missing, checked where they are there."""
 
-from collections.abc import Iterable, Sequence
+import math
+import time
+from collections.abc import Collection, Iterable, Sequence
 from concurrent.futures import Future
 
 from confluent_kafka import KafkaError, KafkaException
@@ -47,6 +49,47 @@ def partition_counts(
     with translated():
         known = AdminClient(client_config(settings)).list_topics(timeout=timeout_s).topics
     return {name: len(known[name].partitions) if name in known else 0 for name in topics}
+
+
+class TopicDirectory:
+    """Which topics there are, asked again only when one is not known. For one thread.
+
+    Args:
+        settings: Where Kafka is.
+        timeout_s: Longest wait for the brokers.
+        forget_after_s: After it a topic that was known is asked for again.
+    """
+
+    def __init__(
+        self, settings: KafkaSettings, *, timeout_s: float = 10.0, forget_after_s: float = 30.0
+    ) -> None:
+        self._settings = settings
+        self._timeout_s = timeout_s
+        self._forget_after_s = forget_after_s
+        self._admin: AdminClient | None = None
+        self._counts: dict[str, int] = {}
+        self._asked_s = -math.inf
+
+    def partitions(self, topics: Collection[str]) -> dict[str, int]:
+        """Partitions of each topic; 0 for one that is not there.
+
+        Asks the brokers at most once; several unknown topics cost no more than one.
+
+        Raises:
+            TransientError: Kafka did not answer in time.
+        """
+        old = time.monotonic() - self._asked_s > self._forget_after_s
+        if old or any(name not in self._counts for name in topics):
+            self._ask()
+        return {name: self._counts.get(name, 0) for name in topics}
+
+    def _ask(self) -> None:
+        with translated():
+            if self._admin is None:
+                self._admin = AdminClient(client_config(self._settings))
+            known = self._admin.list_topics(timeout=self._timeout_s).topics
+        self._counts = {name: len(topic.partitions) for name, topic in known.items()}
+        self._asked_s = time.monotonic()
 
 
 def delete_topics(

@@ -169,18 +169,26 @@ class LogConsumer:
             for each in found
         }
 
-    def commit(self, offsets: Offsets) -> None:
-        """Move the group's offsets, and wait until they are stored. Nothing to move: no call.
+    def commit(self, offsets: Offsets, *, wait: bool) -> None:
+        """Move the group's offsets; with none to move nothing is called.
+
+        Args:
+            offsets: Next offset to read of each partition.
+            wait: Until the brokers have them. Otherwise a commit that fails is made good by the
+                next one, which covers it.
 
         Raises:
-            TransientError: They were not, or this member is no longer of the group.
+            TransientError: Waiting, and the member is out of the group, or no answer came.
         """
         if not offsets:
             return
         wanted = [TopicPartition(t, p, offset) for (t, p), offset in offsets.items()]
         with translated():
-            done = self.client.commit(offsets=wanted, asynchronous=False)
-        for partition in done or []:
+            if not wait:
+                self.client.commit(offsets=wanted, asynchronous=True)
+                return
+            found = self.client.commit(offsets=wanted, asynchronous=False)
+        for partition in found:
             if partition.error is not None:
                 raise translate(partition.error)
 

@@ -24,7 +24,7 @@ class AtLeastOnceProducer(RecordWriter):
 
     Args:
         settings: Where Kafka is.
-        commit_offsets: Moves them; `LogConsumer.commit` of the member that read.
+        commit_offsets: Moves them and waits; by `LogConsumer.commit` of the member that read.
         options: The library's, with `_` for `.`.
     """
 

@@ -75,7 +75,7 @@ class RecordWriter:
             TransientError: No room in time; abort.
         """
         with self._judged():
-            queue_record(self.client, out, timeout_s)
+            queue_one(self.client, out, timeout_s)
 
     def produce_batch(
         self,
@@ -89,9 +89,9 @@ class RecordWriter:
 
         Args:
             topic: Where to.
-            messages: Dictionaries with `value`, and `key` and `partition` where wanted. The
-                library may add `_error` to them.
-            partition: Of those that do not say; -1: by key.
+            messages: Dictionaries with `value`, and `key` where wanted. The library may add
+                `_error` to them; a `partition` in them it passes over.
+            partition: Of all of them; -1: by key.
             timeout_s: Longest wait for room.
 
         Raises:
@@ -104,7 +104,7 @@ class RecordWriter:
                 chunk = messages[start : start + step] if len(messages) > step else messages
                 self._make_room(len(chunk), timeout_s)
                 if self.client.produce_batch(topic, chunk, partition) != len(chunk):
-                    raise _first_error(chunk)
+                    raise first_error(chunk)
 
     def _make_room(self, messages: int, timeout_s: float) -> None:
         """Waits until the queue takes so many more, for a batch must not go in by halves."""
@@ -276,7 +276,7 @@ def publish(
         producer = Producer(producer_config(settings))
         written = 0
         for out in records:
-            queue_record(producer, out, timeout_s, report)
+            queue_one(producer, out, timeout_s, report)
             written += 1
         left = producer.flush(timeout_s)
     if failed:
@@ -286,7 +286,7 @@ def publish(
     return written
 
 
-def queue_record(
+def queue_one(
     producer: Producer,
     out: Outgoing,
     timeout_s: float,
@@ -313,7 +313,7 @@ def queue_record(
             producer.poll(_RETRY_PAUSE_S)
 
 
-def _first_error(messages: list[dict[str, Any]]) -> MotorcadeError:
+def first_error(messages: list[dict[str, Any]]) -> MotorcadeError:
     """Why a batch was not taken whole."""
     errors = [message["_error"] for message in messages if "_error" in message]
     return translate(errors[0]) if errors else TransientError("Kafka took only part of a batch")
