@@ -32,6 +32,7 @@ from scoring.bundle import (
     sha256_hex,
 )
 from scoring.interpreter import TfliteModel
+from scoring.reference import reference_of
 from scoring.scorer import INPUT_CLIP, BatchScorer
 
 Float32 = NDArray[np.float32]
@@ -118,8 +119,10 @@ def fit_bundle(
         error_scale=error_scale,
         now_ms=now_ms,
     )
-    threshold = _threshold(bundle, fitted, data, settings)
-    return _finished(bundle, data, fitted, threshold, difference)
+    scores = _held_out_scores(bundle, fitted, data)
+    threshold = _threshold(scores, data, settings)
+    decided = _decided(bundle, data, scores, threshold)
+    return _finished(decided, data, fitted, threshold, difference)
 
 
 def _prepare(readings: Readings, settings: TrainSettings) -> _Data:
@@ -231,8 +234,7 @@ def _held_out_scores(bundle: Bundle, fitted: Fitted, data: _Data) -> Float32:
     return scores
 
 
-def _threshold(bundle: Bundle, fitted: Fitted, data: _Data, settings: TrainSettings) -> Threshold:
-    scores = _held_out_scores(bundle, fitted, data)
+def _threshold(scores: Float32, data: _Data, settings: TrainSettings) -> Threshold:
     # The policy skips readings without a score, so they are left out here, too.
     scored = np.flatnonzero(np.isfinite(scores))
     segment, time_ms = data.readings.segment[scored], data.readings.time_ms[scored]
@@ -250,6 +252,15 @@ def _threshold(bundle: Bundle, fitted: Fitted, data: _Data, settings: TrainSetti
         budget_per_hour=settings.false_alerts_per_hour,
         margin=settings.threshold_margin,
     )
+
+
+def _decided(bundle: Bundle, data: _Data, scores: Float32, threshold: Threshold) -> Bundle:
+    """With the threshold, and the reference that later data is compared with."""
+    value = max(threshold.value, 1e-6)
+    reference = reference_of(
+        data.features, scores, threshold=value, vehicles=data.readings.vehicles
+    )
+    return replace(bundle, manifest=replace(bundle.manifest, threshold=value, reference=reference))
 
 
 def _finished(
@@ -273,9 +284,6 @@ def _finished(
     }
     manifest = bundle.manifest
     provenance = replace(manifest.provenance, notes={**manifest.provenance.notes, **figures})
-    finished = Bundle(
-        replace(manifest, threshold=max(threshold.value, 1e-6), provenance=provenance),
-        bundle.model,
-    )
+    finished = Bundle(replace(manifest, provenance=provenance), bundle.model)
     finished.verify()
     return finished

@@ -23,6 +23,7 @@ from scoring.manifest import (
     OffsetRange,
     PolicySettings,
     Provenance,
+    Reference,
 )
 
 __all__ = [
@@ -37,6 +38,7 @@ __all__ = [
     "OffsetRange",
     "PolicySettings",
     "Provenance",
+    "Reference",
     "sha256_hex",
 ]
 

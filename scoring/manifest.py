@@ -1,9 +1,10 @@
 """What a model needs to know about its input, its decision and its origin: the manifest.
 
-The manifest is JSON (`format` 1) that travels beside the TFLite bytes. It is read strictly: a
-key too many, a key too few, a wrong type, an unknown signal, a wrong unit or a scale that is not
-finite and above zero is a ContractError, because a model fed with the wrong numbers does not
-fail, it gives wrong answers.
+The manifest is JSON that travels beside the TFLite bytes: `format` 2 with a reference of the
+training data, `format` 1 without, as older readers know it. It is read strictly: a key too many,
+a key too few, a wrong type, an unknown signal, a wrong unit or a scale that is not finite and
+above zero is a ContractError, because a model fed with the wrong numbers does not fail, it gives
+wrong answers.
 """
 
 import json
@@ -14,12 +15,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from schemas.errors import ContractError, Reason
+from scoring.reference import Reference
 from scoring.specs import BUCKET_S, WINDOW_S_MAX, FeatureKind, FeatureSpec
 from scoring.strict import Fields
 
 __all__ = [
     "BUCKET_S",
     "FORMAT",
+    "FORMAT_WITHOUT_REFERENCE",
     "WINDOW_S_MAX",
     "FeatureKind",
     "FeatureSpec",
@@ -27,9 +30,11 @@ __all__ = [
     "OffsetRange",
     "PolicySettings",
     "Provenance",
+    "Reference",
 ]
 
-FORMAT = 1
+FORMAT = 2
+FORMAT_WITHOUT_REFERENCE = 1
 FEATURES_MAX = 512
 MANIFEST_BYTES_MAX = 1_000_000
 OFFSET_RANGES_MAX = 10_000
@@ -149,6 +154,7 @@ class Manifest:
         policy: When alerts open and close.
         provenance: Where the model comes from.
         units: Unit of each feature. F. Empty: filled in; otherwise must be the feature's own.
+        reference: What the training data looked like; None: nothing to compare with.
 
     Raises:
         ContractError: MODEL_FEATURES or MODEL_INVALID; the detail names the value at fault.
@@ -167,6 +173,7 @@ class Manifest:
     policy: PolicySettings = PolicySettings()
     provenance: Provenance = field(default_factory=Provenance)
     units: tuple[str, ...] = ()
+    reference: Reference | None = None
 
     def __post_init__(self) -> None:
         self._check_identity()
@@ -176,6 +183,11 @@ class Manifest:
         if not self.error_scale:
             object.__setattr__(self, "error_scale", (1.0,) * len(self.features))
         self._check_numbers()
+        if self.reference and len(self.reference.features) != len(self.features):
+            raise ContractError(
+                Reason.MODEL_FEATURES,
+                f"reference of {len(self.reference.features)} features, not {len(self.features)}",
+            )
 
     def _check_identity(self) -> None:
         for what, text in (("name", self.name), ("version", self.version)):
@@ -222,7 +234,7 @@ class Manifest:
         return tuple(spec.name for spec in self.features)
 
     def to_json(self) -> str:
-        """The manifest as JSON of format 1, with keys in a fixed order."""
+        """The manifest as JSON, with keys in a fixed order."""
         return json.dumps(_manifest_to_object(self), indent=1, allow_nan=False)
 
     @staticmethod
@@ -244,8 +256,9 @@ class Manifest:
 def _manifest_to_object(manifest: Manifest) -> dict[str, Any]:
     policy = manifest.policy
     source = manifest.provenance
+    reference = manifest.reference
     return {
-        "format": FORMAT,
+        "format": FORMAT if reference else FORMAT_WITHOUT_REFERENCE,
         "name": manifest.name,
         "version": manifest.version,
         "created_time_ms": manifest.created_time_ms,
@@ -290,13 +303,15 @@ def _manifest_to_object(manifest: Manifest) -> dict[str, Any]:
             "trainer": source.trainer,
             "notes": dict(source.notes),
         },
+        **({"reference": reference.to_object()} if reference else {}),
     }
 
 
 def _manifest_from_object(parsed: object) -> Manifest:
     top = Fields(parsed, "manifest")
-    if top.integer("format") != FORMAT:
-        raise ContractError(Reason.MODEL_INVALID, "manifest: format is not 1")
+    version = top.integer("format")
+    if version not in (FORMAT_WITHOUT_REFERENCE, FORMAT):
+        raise ContractError(Reason.MODEL_INVALID, "manifest: format is neither 1 nor 2")
     columns = [Fields(item, "feature") for item in top.array("features")]
     specs = tuple(_spec_from_fields(column) for column in columns)
     manifest = Manifest(
@@ -313,6 +328,7 @@ def _manifest_from_object(parsed: object) -> Manifest:
         window=top.integer("window"),
         policy=_policy_from_fields(Fields(top.value("policy"), "policy")),
         provenance=_provenance_from_fields(Fields(top.value("provenance"), "provenance")),
+        reference=Reference.from_object(top.value("reference")) if version == FORMAT else None,
     )
     for fields in (top, *columns):
         fields.end()

@@ -52,6 +52,15 @@ def test_the_bundle_is_sound_and_says_where_it_comes_from(bundle: Bundle) -> Non
     assert float(notes["keras_tflite_difference"]) < 1e-4
 
 
+def test_the_bundle_says_what_its_training_data_looked_like(bundle: Bundle) -> None:
+    reference = bundle.manifest.reference
+    assert reference is not None
+    assert (reference.vehicles, len(reference.features)) == (20, len(bundle.manifest.features))
+    assert {sum(each.counts) + each.absent for each in reference.features} == {1_200}
+    assert sum(reference.scores) == 1_200
+    assert list(reference.score_quantiles) == sorted(reference.score_quantiles)
+
+
 def test_normal_driving_scores_low_and_a_fault_high(bundle: Bundle) -> None:
     fresh = readings(10, 60, seed=9)
     scorer = BatchScorer(bundle)
