@@ -20,6 +20,7 @@ from cloud.scorer_stats import OnStats, ScorerStats, StatsBoard
 from cloud.scoring_loop import ScoringLoop
 from cloud.scoring_step import ScorerTopics
 from cloud.settings import ScorerSettings
+from cloud.stats import ScorerWatch, StatsBook, StatsWriter
 from schemas.errors import SettingsError, TransientError
 from transport.backoff import backoff_s
 from transport.kafka import KafkaSettings, partition_counts, register_schemas
@@ -59,9 +60,12 @@ def run(
         FencedError: Another process has this member's transactional id.
         SettingsError: Kafka or the registry refuses this client, or topics do not fit together.
     """
-    with CatalogWatch(kafka, [settings.deployment.ref.name]) as models:
-        lives = _Lives(settings, kafka, models, StatsBoard(on_stats, settings.stats_interval_s))
-        return lives.run(stop)
+    book = StatsBook("scorer", settings.member_id)
+    name = settings.deployment.ref.name
+    with CatalogWatch(kafka, [name]) as models, StatsWriter(kafka, book):
+        board = StatsBoard(on_stats, settings.stats_interval_s)
+        watch = ScorerWatch(book, settings.deployment.kind)
+        return _Lives(settings, kafka, models, board, watch=watch).run(stop)
 
 
 def run_with(
@@ -74,7 +78,7 @@ def run_with(
 ) -> ScorerStats:
     """As `run`, with models, schema ids and topics of the caller's."""
     board = StatsBoard(on_stats, settings.stats_interval_s)
-    return _Lives(settings, kafka, parts.models, board, parts).run(stop)
+    return _Lives(settings, kafka, parts.models, board, parts=parts).run(stop)
 
 
 class _Lives:
@@ -86,7 +90,9 @@ class _Lives:
         kafka: KafkaSettings,
         models: ModelSource,
         board: StatsBoard,
+        *,
         parts: ScorerParts | None = None,
+        watch: ScorerWatch | None = None,
     ) -> None:
         self._settings = settings
         self._kafka = kafka
@@ -96,6 +102,7 @@ class _Lives:
         )
         self._board = board
         self._parts = parts
+        self._watch = watch
 
     def run(self, stop: threading.Event) -> ScorerStats:
         """Live until stopped; after a fault of the world, live again."""
@@ -117,7 +124,8 @@ class _Lives:
 
     def _live(self, stop: threading.Event) -> None:
         if self._parts is None:
-            self._parts = ScorerParts(register_schemas(self._kafka), self._models)
+            ids = register_schemas(self._kafka)
+            self._parts = ScorerParts(ids, self._models, watch=self._watch)
         check_topics(self._kafka, self._parts.topics)
         loop = ScoringLoop(
             self._settings, self._kafka, self._parts, self._known, self._board, stop=stop

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from cloud.scoring_step import ScorerTopics
+from cloud.stats import ScorerWatch
 from scoring.catalog import Catalog, ModelRef
 from scoring.lineup import EMPTY, BundleKey, Lineup, lineup_of, shadow_of
 from transport.catalog import CatalogNews
@@ -33,12 +34,14 @@ class ScorerParts:
         topics: Where to read and write.
         shadow: Experiment whose arms are scored beside the champion. Empty: the scorer is the
             champion's.
+        watch: Counts what was scored.
     """
 
     ids: SchemaIds
     models: ModelSource
     topics: ScorerTopics = field(default_factory=ScorerTopics)
     shadow: str = ""
+    watch: ScorerWatch | None = None
 
 
 class KnownModels:

@@ -109,7 +109,9 @@ class ScoringLoop:
             if scorer is None:
                 return
             parts = self._parts
-            step = ScoringStep(scorer, parts.ids, self._models.undertaker, parts.topics)
+            step = ScoringStep(
+                scorer, parts.ids, self._models.undertaker, parts.topics, parts.watch
+            )
             with self._consumer, _quiet_collector():
                 self._subscribe()
                 self._hold.keep(self._held_member())

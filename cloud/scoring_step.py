@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from cloud.dead_letters import Refused, Undertaker
 from cloud.polls import Poll
+from cloud.stats import ScorerWatch
 from schemas.codec import Framing, ScoreStamp, TelemetryColumns, decode_telemetry, encode_scores
 from schemas.poll import spans
 from schemas.records import encode_confluent
@@ -101,12 +102,14 @@ class ScoringStep:
         ids: Schema ids of the topics.
         undertaker: Writes what is refused.
         topics: Where to read and write.
+        watch: Counts what was scored.
     """
 
     scorer: ArmedScorer
     ids: SchemaIds
     undertaker: Undertaker
     topics: ScorerTopics = field(default_factory=ScorerTopics)
+    watch: ScorerWatch | None = None
 
     @property
     def bundle(self) -> Bundle:
@@ -135,7 +138,9 @@ class ScoringStep:
             What to write. The state is then that after the poll: if it is not written, drop
             the state and rebuild it.
         """
-        scored = self.scorer.process(columns, now_ms=now_ms)
+        if self.watch is not None:
+            self.watch.begin()
+        scored = self.scorer.process(columns, now_ms=now_ms, watch=self.watch)
         columns = scored.columns
         partition = poll.partition[columns.index]
         offset = poll.offset[columns.index]

@@ -13,8 +13,10 @@ seen a whole window of scores low enough. With the log replayed that window is t
 alerts of an arm that was wrong close with the next reading of their vehicles.
 """
 
+from collections import Counter
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,6 +62,16 @@ class ArmedScored:
             return [(self.lanes[0], np.arange(len(self.columns.vehicle_ids)))]
         parts = [(lane, np.flatnonzero(self.lane_of == i)) for i, lane in enumerate(self.lanes)]
         return [(lane, messages) for lane, messages in parts if messages.size]
+
+
+class Watch(Protocol):
+    """Counts what each lane makes of a poll; no part of what is replayed."""
+
+    def scored(self, lane: Lane, columns: TelemetryColumns, scored: Scored, now_ms: int) -> None:
+        """A lane has scored its share; of its openings some may be held back yet."""
+
+    def held(self, lane: Lane, openings: int) -> None:
+        """Of the openings just told so many were held back."""
 
 
 class ArmedScorer:
@@ -129,7 +141,12 @@ class ArmedScorer:
         return sum(stream.alerts_forgotten for stream in self._streams)
 
     def process(
-        self, columns: TelemetryColumns, *, now_ms: int, replay: bool = False
+        self,
+        columns: TelemetryColumns,
+        *,
+        now_ms: int,
+        replay: bool = False,
+        watch: Watch | None = None,
     ) -> ArmedScored:
         """Score a poll.
 
@@ -137,22 +154,28 @@ class ArmedScorer:
             columns: Decoded with `signals`.
             now_ms: Time of arrival, since the epoch.
             replay: Rebuild the state only: no transitions, and open alerts stay open.
+            watch: Told of each lane's share.
 
         Raises:
             ContractError: As `StreamScorer.process`.
         """
         if self._splitter is None:
             scored = self._streams[0].process(columns, now_ms=now_ms, replay=replay)
+            if watch is not None:
+                watch.scored(self._lineup.lanes[0], columns, scored, now_ms)
             return ArmedScored(columns, scored, self._lineup.lanes)
         lane_of = self._route[self._splitter.choose(columns.vehicle_ids)]
         if self._lineup.is_shadow:
             mine = np.flatnonzero(lane_of != NO_LANE)
             columns, lane_of = _part(columns, mine, self._signals), lane_of[mine]
-        scored = self._process(columns, lane_of, now_ms=now_ms, replay=replay)
+        scored = self._process(columns, lane_of, now_ms=now_ms, replay=replay, watch=watch)
         lanes = self._lineup.lanes
         if self._guard is None or replay:
             return ArmedScored(columns, scored, lanes, lane_of)
         admitted = self._guard.admit(lane_of, columns.counts, scored.transitions)
+        if watch is not None and admitted.held:
+            for number, openings in _held(scored.transitions, admitted.transitions, lane_of):
+                watch.held(lanes[number], openings)
         scored.transitions = admitted.transitions
         return ArmedScored(columns, scored, lanes, lane_of, admitted.held, admitted.trips)
 
@@ -258,6 +281,7 @@ class ArmedScorer:
         *,
         now_ms: int,
         replay: bool,
+        watch: Watch | None,
     ) -> Scored:
         whole = Scored(
             scores=np.empty(len(columns.event_time_ms), np.float32),
@@ -271,6 +295,8 @@ class ArmedScorer:
                 continue
             part = _part(columns, messages, stream.signals)
             scored = stream.process(part, now_ms=now_ms, replay=replay)
+            if watch is not None:
+                watch.scored(self._lineup.lanes[number], part, scored, now_ms)
             whole.scores[spans(columns.starts[messages], part.counts)] = scored.scores
             whole.late[messages] = scored.late
             whole.stale[messages] = scored.stale
@@ -282,6 +308,15 @@ class ArmedScorer:
 def _moved(transitions: Iterable[Transition], messages: NDArray[np.int64]) -> list[Transition]:
     """Transitions of some messages, by the numbers that these have in the poll."""
     return [replace(each, message=int(messages[each.message])) for each in transitions]
+
+
+def _held(
+    before: Iterable[Transition], after: Iterable[Transition], lane_of: NDArray[np.int64]
+) -> list[tuple[int, int]]:
+    """Number of each lane of which openings were held back, and how many."""
+    lanes = Counter(int(lane_of[each.message]) for each in before if each.state == "OPEN")
+    lanes.subtract(int(lane_of[each.message]) for each in after if each.state == "OPEN")
+    return [(lane, openings) for lane, openings in lanes.items() if openings]
 
 
 def _part(

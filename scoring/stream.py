@@ -11,7 +11,7 @@ alerts the oldest one of a forgotten vehicle is dropped and counted in `alerts_f
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,12 +38,14 @@ class Scored:
             clock known to be right. Shape (M,).
         stale: Duplicate or out of order: scored without memory, no part in alerts. Shape (M,).
         transitions: Alerts that open or close, in order of arrival of the deciding readings.
+        features: The matrices that were scored, one after the other; R rows in all.
     """
 
     scores: NDArray[np.float32]
     late: NDArray[np.bool_]
     stale: NDArray[np.bool_]
     transitions: list[Transition]
+    features: list[NDArray[np.float32]] = field(default_factory=list)
 
 
 class StreamScorer:
@@ -182,6 +184,7 @@ class StreamScorer:
         self._admit(part.columns, featured)
         scores = self._scorer.score(featured.features)
         part.scores[:] = scores
+        part.scored.features.append(featured.features)
         part.stale[:] = featured.stale
         decisions = self._policy.update(
             featured.fresh_rows,

@@ -5,6 +5,7 @@
                       ├─► producer   transactions; one-off writes
                       ├─► plain      at least once, without transactions
                       ├─► pipeline   writes that are not waited for
+                      ├─► telling    what may be lost, without waiting
                       ├─► consumer   a member of a group
                       └─► reading    a stretch of a topic, without a group
 
@@ -31,6 +32,7 @@ from transport.kafka.plain import AtLeastOnceProducer
 from transport.kafka.producer import Outgoing, TransactionalProducer, publish
 from transport.kafka.reading import Span, latest_offsets, read_range, read_to_end, spans
 from transport.kafka.registry import SchemaIds, register_schemas
+from transport.kafka.telling import TellingProducer
 from transport.settings import KafkaSettings
 
 __all__ = [
@@ -47,6 +49,7 @@ __all__ = [
     "ProducerLostError",
     "SchemaIds",
     "Span",
+    "TellingProducer",
     "TopicDirectory",
     "TransactionalProducer",
     "delete_topics",
