@@ -21,6 +21,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "gateway": ("gateway", "The edge gateway: store, score, alert, forward."),
     "train": ("train", "Train a model on a stretch of the Kafka log and publish it."),
     "score": ("score", "Score the fleet's readings in Kafka, exactly once."),
+    "monitor": ("monitor", "Watch drift, quality and experiments; roll back and promote."),
     "watch": ("watch", "Look at what comes out."),
     "bench": ("bench", "Measure this machine."),
     "doctor": ("doctor", "Say what is missing on this machine, with the fix."),

@@ -87,6 +87,7 @@ SECTIONS: tuple[Section, ...] = (
     Section("scorer", "cloud.settings", "ScorerSettings", "`motorcade score`."),
     Section("server", "cloud.settings", "ServerSettings", "`motorcade serve`."),
     Section("trainer", "cloud.settings", "TrainSettings", "`motorcade train`."),
+    Section("monitor", "cloud.monitoring.settings", "MonitorSettings", "`motorcade monitor`."),
 )
 
 

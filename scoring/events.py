@@ -20,7 +20,9 @@ class EventKind(StrEnum):
     EXPERIMENT_STOPPED = "experiment-stopped"
     EXPERIMENT_DECIDED = "experiment-decided"
     INPUT_DRIFT = "input-drift"
+    INPUT_DRIFT_OVER = "input-drift-over"
     SCORE_DRIFT = "score-drift"
+    SCORE_DRIFT_OVER = "score-drift-over"
     GUARD_TRIPPED = "guard-tripped"
 
 

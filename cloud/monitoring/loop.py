@@ -1,0 +1,198 @@
+"""The monitor's shell: who acts, what is read, and what is written. All else is in `state`.
+
+    wait for the lead ─► read the log back ─► take, decide, write ─┐
+            ▲                                      ▲───────────────┘
+            └──────── the lead went elsewhere, or Kafka is away
+
+The lead is the one partition of `model.stats` in the monitors' group: the brokers give it to one
+member, and to another one when that falls silent.
+"""
+
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+from cloud.monitoring.settings import MonitorSettings
+from cloud.monitoring.sources import LogTail, Records, missing_topics
+from cloud.monitoring.state import MonitorState
+from schemas.errors import TransientError
+from schemas.topics import ALERTS, LABELS, MODEL_EVENTS, MODEL_STATS, SHADOW_ALERTS, TRAFFIC
+from scoring.events import ModelEvent
+from transport.backoff import backoff_s
+from transport.catalog import CatalogFollower
+from transport.events import publish_events
+from transport.kafka import KafkaSettings, LogConsumer, Partition, make_consumer, register_schemas
+
+TOPICS = (MODEL_STATS, MODEL_EVENTS, ALERTS, SHADOW_ALERTS, LABELS)
+"""What is read; all must be there."""
+
+WAIT_S = 0.25
+"""Longest wait for records; bounds how late a stop is seen."""
+
+BACKOFF_MIN_S = 0.2
+BACKOFF_MAX_S = 10.0
+
+OnNews = Callable[[str], None]
+
+_log = logging.getLogger("motorcade.monitor")
+
+
+def run(
+    settings: MonitorSettings,
+    kafka: KafkaSettings,
+    *,
+    stop: threading.Event,
+    on_news: OnNews = _log.info,
+) -> None:
+    """Monitor until told to stop.
+
+    Args:
+        settings: How.
+        kafka: Where Kafka and the registry are.
+        stop: Ends it within about a second.
+        on_news: Told what it does, and each event that it writes, in a sentence.
+
+    Raises:
+        SettingsError: Kafka or the registry refuses this client.
+    """
+    rng = random.Random()
+    failures = 0
+    while not stop.is_set():
+        life = _Life(settings, kafka, stop, on_news)
+        try:
+            life.live()
+        except TransientError as error:
+            failures = 0 if life.has_led else failures + 1
+            on_news(f"waiting: {error}")
+            stop.wait(
+                backoff_s(failures, minimum_s=BACKOFF_MIN_S, maximum_s=BACKOFF_MAX_S, rng=rng)
+            )
+
+
+class Lead:
+    """Membership in the group of monitors, and whether this one is to act.
+
+    Args:
+        settings: Of the monitor.
+        kafka: Where Kafka is.
+    """
+
+    def __init__(self, settings: MonitorSettings, kafka: KafkaSettings) -> None:
+        self._consumer: LogConsumer = make_consumer(
+            kafka,
+            settings.group_id,
+            session_timeout_ms=int(settings.session_timeout_s * 1000),
+            queued_min_messages=1,
+        )
+        self._held: list[Partition] = []
+        self._must_pause = False
+
+    def __enter__(self) -> Self:
+        """Join. Raises TransientError, SettingsError."""
+        self._consumer.start()
+        self._consumer.subscribe(
+            [MODEL_STATS.name],
+            on_assign=self._given,
+            on_revoke=self._taken_away,
+            on_lost=self._taken_away,
+        )
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Leave, so that another one leads at once."""
+        self._consumer.close()
+
+    def is_held(self, timeout_s: float) -> bool:
+        """Whether this monitor leads, after serving the group for at most `timeout_s`."""
+        self._consumer.consume(1, timeout_s)
+        if self._must_pause:
+            # The partition stands for the lead; what is in it is read elsewhere.
+            self._consumer.pause(self._held)
+            self._must_pause = False
+        return bool(self._held)
+
+    def _given(self, partitions: list[Partition]) -> dict[Partition, int]:
+        self._held = [each for each in partitions if each[1] == 0]
+        self._must_pause = bool(self._held)
+        return {}
+
+    def _taken_away(self, _: list[Partition]) -> None:
+        self._held = []
+
+
+@dataclass(slots=True)
+class _Life:
+    """One connection to Kafka."""
+
+    settings: MonitorSettings
+    kafka: KafkaSettings
+    stop: threading.Event
+    on_news: OnNews
+    has_led: bool = False
+
+    def live(self) -> None:
+        """Wait for the lead and act while it is held. Raises TransientError, SettingsError."""
+        missing = missing_topics(self.kafka, (*TOPICS, TRAFFIC))
+        if missing:
+            raise TransientError(f"no such topic yet: {', '.join(missing)}")
+        with Lead(self.settings, self.kafka) as lead:
+            self.on_news("standing by")
+            while not self.stop.is_set():
+                if lead.is_held(WAIT_S):
+                    self._act(lead)
+
+    def _act(self, lead: Lead) -> None:
+        since_ms = _now_ms()
+        ids = register_schemas(self.kafka, TOPICS)
+        state = MonitorState(self.settings, since_ms=since_ms)
+        back_ms = since_ms - round(self.settings.lookback_s * 1000)
+        with (
+            CatalogFollower(self.kafka) as catalog,
+            LogTail(self.kafka, TOPICS, ids, since_ms=back_ms) as tail,
+        ):
+            state.take_catalog(catalog.read_to_end(BACKOFF_MAX_S))
+            for records in tail.history():
+                _take(state, records)
+                state.take_events(records.get(MODEL_EVENTS.name, ()))
+                if self.stop.is_set() or not lead.is_held(0):
+                    return
+            self.has_led = True
+            self.on_news("monitoring")
+            self._follow(lead, state, catalog, tail)
+
+    def _follow(
+        self, lead: Lead, state: MonitorState, catalog: CatalogFollower, tail: LogTail
+    ) -> None:
+        next_s = time.monotonic()
+        while not self.stop.is_set() and lead.is_held(0):
+            _take(state, tail.take(WAIT_S))
+            news = catalog.poll(0)
+            if news.changed:
+                state.take_catalog(news.catalog)
+            if time.monotonic() >= next_s:
+                next_s = time.monotonic() + self.settings.interval_s
+                self._tell(state.decide(_now_ms()))
+
+    def _tell(self, events: list[ModelEvent]) -> None:
+        if events:
+            publish_events(self.kafka, events)
+        for event in events:
+            self.on_news(f"{event.kind}: {event.detail}")
+
+
+def _take(state: MonitorState, records: Records) -> None:
+    state.take_stats(records.get(MODEL_STATS.name, ()))
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
