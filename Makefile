@@ -11,7 +11,7 @@ UV ?= uv
 
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.motorcade-installed
-EXTRAS := simulator edge cloud stack
+EXTRAS := simulator edge cloud tracing stack
 
 .DEFAULT_GOAL := help
 .PHONY: help venv jars demo test lint format lock lock-jars docs clean

@@ -34,6 +34,15 @@ _TFLITE = (
     )
 )
 
+_TRACING = (
+    ("opentelemetry-api", "opentelemetry.trace"),
+    ("opentelemetry-sdk", "opentelemetry.sdk.trace"),
+    (
+        "opentelemetry-exporter-otlp-proto-http",
+        "opentelemetry.exporter.otlp.proto.http.trace_exporter",
+    ),
+)
+
 PACKAGES: dict[str, tuple[tuple[str, str], ...]] = {
     "": (
         ("click", "click"),
@@ -47,12 +56,23 @@ PACKAGES: dict[str, tuple[tuple[str, str], ...]] = {
         ("paho-mqtt", "paho.mqtt.client"),
         ("confluent-kafka", "confluent_kafka"),
         (_TFLITE[0], f"{_TFLITE[1]}.interpreter"),
+        ("prometheus-client", "prometheus_client"),
     ),
     "cloud": (
         ("confluent-kafka", "confluent_kafka.schema_registry"),
         (_TFLITE[0], f"{_TFLITE[1]}.interpreter"),
         ("tensorflow", "tensorflow"),
+        ("grpcio", "grpc"),
+        ("protobuf", "google.protobuf"),
+        ("uvicorn", "uvicorn"),
+        ("httptools", "httptools"),
+        ("uvloop", "uvloop"),
+        ("orjson", "orjson"),
+        ("urllib3", "urllib3"),
+        ("prometheus-client", "prometheus_client"),
+        *_TRACING,
     ),
+    "tracing": _TRACING,
     "stack": (
         ("avro", "avro.compatibility"),
         ("confluent-kafka", "confluent_kafka.schema_registry"),

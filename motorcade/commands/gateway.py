@@ -9,6 +9,7 @@ from edge.settings import GatewaySettings
 from motorcade.config import Config
 from motorcade.examples import ExampleGroup
 from motorcade.extras import needs
+from motorcade.observing import OBSERVED, observed
 from motorcade.options import with_settings
 from motorcade.running import emit, log_to_stderr
 from motorcade.stopping import stop_on_signals
@@ -31,11 +32,11 @@ def command() -> None:
 
 @command.command(example="motorcade gateway run --gateway-id depot-7 --mqtt-host broker.local")
 @click.option("--progress", is_flag=True, help="Print counters as JSON lines.")
-@with_settings("gateway", "mqtt", "kafka")
+@with_settings("gateway", "mqtt", "kafka", *OBSERVED)
 def run(config: Config, progress: bool) -> None:
     """Run until told to stop. Works without Kafka; forwards what waits when it is back."""
     log_to_stderr()
-    with needs("edge"):
+    with observed(config, "motorcade-gateway", extra="edge"), needs("edge"):
         from edge.gateway import run as run_gateway
 
         stop = stop_on_signals()

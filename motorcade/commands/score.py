@@ -10,6 +10,7 @@ from cloud.settings import ScorerSettings
 from motorcade.config import Config
 from motorcade.examples import ExampleCommand
 from motorcade.extras import needs
+from motorcade.observing import OBSERVED, observed
 from motorcade.options import with_settings
 from motorcade.running import emit, log_to_stderr
 from motorcade.stopping import stop_on_signals
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     short_help="Score the fleet's readings in Kafka, exactly once.",
 )
 @click.option("--progress", is_flag=True, help="Print counters as JSON lines.")
-@with_settings("scorer", "kafka")
+@with_settings("scorer", "kafka", *OBSERVED)
 def command(config: Config, progress: bool) -> None:
     """Consume telemetry, score it, produce scores and alerts: all in transactions.
 
@@ -33,7 +34,7 @@ def command(config: Config, progress: bool) -> None:
     restart. Several of one group share the partitions; each needs its own transactional id.
     """
     log_to_stderr()
-    with needs("cloud"):
+    with observed(config, "motorcade-score", extra="cloud"), needs("cloud"):
         from cloud.scorer import run
 
         run(

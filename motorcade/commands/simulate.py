@@ -10,6 +10,7 @@ import click
 from motorcade.config import Config
 from motorcade.examples import ExampleCommand
 from motorcade.extras import needs
+from motorcade.observing import traced
 from motorcade.options import with_settings
 from motorcade.running import emit, log_to_stderr
 from motorcade.stopping import stop_on_signals
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     short_help="Drive a simulated or recorded fleet over MQTT.",
 )
 @click.option("--progress", is_flag=True, help="Print counters as JSON lines.")
-@with_settings("simulator", "mqtt")
+@with_settings("simulator", "mqtt", "tracing")
 def command(config: Config, progress: bool) -> None:
     """Publish what a seeded fleet measures, and hold it until a gateway has it on its disk.
 
@@ -37,7 +38,7 @@ def command(config: Config, progress: bool) -> None:
     SIGUSR2, or when told to stop; then what is still held is delivered.
     """
     log_to_stderr()
-    with needs("simulator"):
+    with traced(config, "motorcade-simulate"), needs("simulator"):
         from simulator.run import run
 
         ledger = run(
