@@ -16,6 +16,7 @@ from schemas.codec import Framing, TelemetryColumns, decode_telemetry
 from schemas.errors import ContractError, Reason
 from schemas.records import decode_single_object
 from schemas.topics import MQTT_ROOT
+from transport.tracing import extract
 
 TELEMETRY_LEAF = "telemetry"
 LABEL_LEAF = "label"
@@ -126,7 +127,13 @@ class Admission:
             if verdict is Verdict.NEW:
                 result.telemetry.append(
                     Telemetry(
-                        vehicle_id, boot_id, seq, oldest_seq, message.received_ms, message.payload
+                        vehicle_id,
+                        boot_id,
+                        seq,
+                        oldest_seq,
+                        message.received_ms,
+                        message.payload,
+                        extract(message.user_properties),
                     )
                 )
             elif verdict is Verdict.DUPLICATE:

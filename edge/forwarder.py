@@ -20,6 +20,7 @@ from edge.marks import Mark
 from edge.positions import read_committed, remember_where_to_look
 from edge.rows import Lane
 from edge.settings import GatewaySettings
+from edge.spans import begin_spans
 from edge.spool import Spool
 from edge.spool_reader import SpoolReader
 from schemas.errors import ContractError, SettingsError, TransientError
@@ -35,6 +36,7 @@ from transport.kafka import (
     partition_counts,
     register_schemas,
 )
+from transport.tracing import NO_SPANS, Spans
 
 BACKOFF_MIN_S = 0.5
 BACKOFF_MAX_S = 10.0
@@ -51,11 +53,13 @@ class Batch:
         records: In order; the priority lane first.
         rows: How many of the records are rows of the spool.
         positions: Of each lane that moves, up to which position.
+        spans: Of the rows that are traced.
     """
 
     records: list[Outgoing] = field(default_factory=list)
     rows: int = 0
     positions: dict[Lane, int] = field(default_factory=dict)
+    spans: Spans = NO_SPANS
 
 
 class Forwarder:
@@ -196,6 +200,7 @@ class Forwarder:
             after=self._positions[Lane.TELEMETRY], rows_max=rows_max, bytes_max=bytes_max
         )
         if rows:
+            rows, batch.spans = begin_spans("gateway forward", rows)
             batch.records += framer.telemetry(rows)
             batch.positions[Lane.TELEMETRY] = rows[-1].position
         batch.rows = len(letters) + len(rows)
@@ -204,7 +209,7 @@ class Forwarder:
     def _commit(self, framer: Framer, batch: Batch) -> None:
         now_ms = self._now_ms()
         produce = self._producer.produce
-        with self._producer.transaction():
+        with batch.spans, self._producer.transaction():
             for record in batch.records:
                 produce(record)
             for lane, position in batch.positions.items():

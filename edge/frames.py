@@ -25,7 +25,8 @@ from schemas.topics import (
     alert_state_key,
 )
 from schemas.versions import versions_by_fingerprint
-from transport.kafka import Outgoing, SchemaIds
+from transport.kafka import Header, Outgoing, SchemaIds
+from transport.tracing import TRACEPARENT
 
 _FINGERPRINT = slice(2, SINGLE_OBJECT_HEADER_BYTES)
 
@@ -102,6 +103,7 @@ class Framer:
                     ("seq", b"%d" % row.seq),
                     ("gateway_id", gateway_id),
                     ("received_ms", b"%d" % row.received_ms),
+                    *_trace(row.traceparent),
                 ),
                 row.received_ms,
             )
@@ -123,7 +125,7 @@ class Framer:
             topic.name,
             self._framed(topic, row),
             None if row.message_key is None else row.message_key.encode(),
-            headers=(("gateway_id", self.gateway_id.encode()),),
+            headers=(("gateway_id", self.gateway_id.encode()), *_trace(row.traceparent)),
             timestamp_ms=row.received_ms,
         )
 
@@ -165,3 +167,7 @@ class Framer:
             encode_confluent("GatewayStatus", self.ids.id_of(GATEWAY_STATUS), record),
             self.gateway_id.encode(),
         )
+
+
+def _trace(traceparent: str | None) -> tuple[Header, ...]:
+    return () if traceparent is None else ((TRACEPARENT, traceparent.encode()),)

@@ -20,7 +20,10 @@ class Kind(StrEnum):
 
 
 class Telemetry(NamedTuple):
-    """A stored batch; `payload` is single-object Avro, byte for byte as received."""
+    """A stored batch; `payload` is single-object Avro, byte for byte as received.
+
+    `traceparent` is where in a trace it stands (`transport.tracing`); None for nearly all.
+    """
 
     vehicle_id: str
     boot_id: int
@@ -28,6 +31,7 @@ class Telemetry(NamedTuple):
     oldest_seq: int
     received_ms: int
     payload: bytes
+    traceparent: str | None = None
 
 
 class Priority(NamedTuple):
@@ -37,6 +41,7 @@ class Priority(NamedTuple):
     message_key: str | None
     received_ms: int
     payload: bytes
+    traceparent: str | None = None
 
 
 class StoredTelemetry(NamedTuple):
@@ -48,6 +53,7 @@ class StoredTelemetry(NamedTuple):
     seq: int
     received_ms: int
     payload: bytes
+    traceparent: str | None = None
 
 
 class StoredPriority(NamedTuple):
@@ -58,6 +64,7 @@ class StoredPriority(NamedTuple):
     message_key: str | None
     received_ms: int
     payload: bytes
+    traceparent: str | None = None
 
 
 class AlertState(NamedTuple):

@@ -22,6 +22,7 @@ from edge.marks import Mark
 from edge.patience import Patience
 from edge.rows import AlertState, Kind, Lane, Priority, StoredTelemetry
 from edge.settings import GatewaySettings
+from edge.spans import begin_spans
 from edge.spool import Spool
 from edge.spool_reader import SpoolReader
 from schemas.codec import Framing, TelemetryColumns, decode_telemetry
@@ -192,9 +193,11 @@ class ScoringLoop:
         rows = self._rows(reader, after=self._position)
         if not rows:
             return
+        rows, spans = begin_spans("gateway score", rows)
         columns = _decode(rows, scorer)
         try:
-            scored = scorer.process(columns, now_ms=rows[-1].received_ms)
+            with spans:
+                scored = scorer.process(columns, now_ms=rows[-1].received_ms)
         except ContractError as error:
             self._fail(scorer, error)
             return
@@ -240,7 +243,7 @@ class ScoringLoop:
             gateway_id=self._settings.gateway_id,
         )
         payload = encode_single_object("Alert", alert_record(transition, bundle.manifest, source))
-        return Priority(Kind.ALERT, row.vehicle_id, row.received_ms, payload)
+        return Priority(Kind.ALERT, row.vehicle_id, row.received_ms, payload, row.traceparent)
 
 
 def _decode(rows: list[StoredTelemetry], scorer: StreamScorer) -> TelemetryColumns:

@@ -213,7 +213,7 @@ class Spool:
     def _insert_telemetry(self, connection: sqlite3.Connection, rows: Sequence[Telemetry]) -> None:
         start = self._last[Lane.TELEMETRY] + 1
         connection.executemany(
-            "INSERT INTO telemetry VALUES (?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO telemetry VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
             [(position, *row) for position, row in enumerate(rows, start)],
         )
         self._growing[Lane.TELEMETRY] += len(rows)
@@ -221,7 +221,7 @@ class Spool:
     def _insert_priority(self, connection: sqlite3.Connection, rows: Sequence[Priority]) -> None:
         start = self._last[Lane.PRIORITY] + 1
         connection.executemany(
-            "INSERT INTO priority VALUES (?, ?, ?, ?, ?)",
+            "INSERT INTO priority VALUES (?, ?, ?, ?, ?, ?)",
             [(position, *row) for position, row in enumerate(rows, start)],
         )
         self._growing[Lane.PRIORITY] += len(rows)

@@ -9,6 +9,8 @@ from edge.spool_schema import connect, translate
 
 Row = tuple[Any, ...]
 
+_PAYLOAD = -2
+
 
 class SpoolReader:
     """Reads the spool; belongs to one thread.
@@ -23,8 +25,8 @@ class SpoolReader:
     def telemetry(self, *, after: int, rows_max: int, bytes_max: int) -> list[StoredTelemetry]:
         """Rows behind a position, in order; cut when `bytes_max` of payload are passed."""
         rows = self._rows(
-            "SELECT position, vehicle_id, boot_id, seq, received_ms, payload FROM telemetry"
-            " WHERE position > ? ORDER BY position LIMIT ?",
+            "SELECT position, vehicle_id, boot_id, seq, received_ms, payload, traceparent"
+            " FROM telemetry WHERE position > ? ORDER BY position LIMIT ?",
             (after, rows_max),
             bytes_max,
         )
@@ -33,8 +35,8 @@ class SpoolReader:
     def priority(self, *, after: int, rows_max: int, bytes_max: int) -> list[StoredPriority]:
         """As `telemetry`, of the priority lane."""
         rows = self._rows(
-            "SELECT position, kind, message_key, received_ms, payload FROM priority"
-            " WHERE position > ? ORDER BY position LIMIT ?",
+            "SELECT position, kind, message_key, received_ms, payload, traceparent"
+            " FROM priority WHERE position > ? ORDER BY position LIMIT ?",
             (after, rows_max),
             bytes_max,
         )
@@ -47,7 +49,7 @@ class SpoolReader:
             cursor = self._connection.execute(query, parameters)
             for row in cursor:
                 taken.append(row)
-                size += len(row[-1])
+                size += len(row[_PAYLOAD])
                 if size >= bytes_max:
                     break
             cursor.close()

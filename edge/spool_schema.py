@@ -15,7 +15,7 @@ from typing import IO
 
 from schemas.errors import MotorcadeError, SettingsError, TransientError
 
-FORMAT = 1
+FORMAT = 2
 BUSY_TIMEOUT_S = 10.0
 WAL_BYTES_KEPT = 16 * 1024 * 1024
 
@@ -28,14 +28,16 @@ TABLES = (
         seq INTEGER NOT NULL,
         oldest_seq INTEGER NOT NULL,
         received_ms INTEGER NOT NULL,
-        payload BLOB NOT NULL
+        payload BLOB NOT NULL,
+        traceparent TEXT
     ) STRICT""",
     """CREATE TABLE priority (
         position INTEGER PRIMARY KEY,
         kind TEXT NOT NULL,
         message_key TEXT,
         received_ms INTEGER NOT NULL,
-        payload BLOB NOT NULL
+        payload BLOB NOT NULL,
+        traceparent TEXT
     ) STRICT""",
     """CREATE TABLE identity (
         vehicle_id TEXT NOT NULL,
@@ -56,6 +58,16 @@ TABLES = (
     "CREATE TABLE marks (name TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT, WITHOUT ROWID",
     "CREATE TABLE spool (spool_id TEXT NOT NULL) STRICT",
 )
+
+
+UPGRADES = {
+    1: (
+        # SQLite notes the column and leaves the rows alone, so this takes no time.
+        "ALTER TABLE telemetry ADD COLUMN traceparent TEXT",
+        "ALTER TABLE priority ADD COLUMN traceparent TEXT",
+    ),
+}
+"""From each earlier format to the next. A later program never loses what an earlier one stored."""
 
 
 class SpoolError(TransientError):
@@ -166,10 +178,12 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     if version == 0:
         _create(connection, path)
-    elif version != FORMAT:
+    elif version > FORMAT:
         raise SettingsError(
             f"spool_path: {path} is of format {version}, this program's is {FORMAT}"
         )
+    elif version < FORMAT:
+        _upgrade(connection, version)
     # One aggregate a query: two in one make SQLite read the whole table.
     for aggregate in ("max", "min"):
         for table in ("telemetry", "priority"):
@@ -186,6 +200,21 @@ def _create(connection: sqlite3.Connection, path: Path) -> None:
     connection.execute(f"PRAGMA user_version={FORMAT}")
     connection.execute("COMMIT")
     sync_directory(path.parent)
+
+
+def _upgrade(connection: sqlite3.Connection, version: int) -> None:
+    """Bring an earlier format up to this one, in one transaction: all of it, or nothing."""
+    connection.execute("BEGIN EXCLUSIVE")
+    try:
+        for step in range(version, FORMAT):
+            for statement in UPGRADES[step]:
+                connection.execute(statement)
+        connection.execute(f"PRAGMA user_version={FORMAT}")
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
 
 
 def move_aside(path: Path, *, now_ms: int) -> Path:

@@ -13,6 +13,7 @@ from edge.identity import IdentityBook
 from edge.intake import Inbound, Intake
 from edge.patience import Patience
 from edge.settings import GatewaySettings
+from edge.spans import begin_spans
 from edge.spool import Spool
 
 IDLE_S = 0.25
@@ -87,7 +88,11 @@ class StoreLoop:
     def _store(self, group: list[Inbound]) -> None:
         admitted = self._admission.admit(group, self._book)
         if admitted.telemetry or admitted.priority:
-            self._patience.until_done("storing messages", lambda: self._write(admitted))
+            admitted.telemetry, spans = begin_spans(
+                "gateway store", admitted.telemetry, since_receipt=True
+            )
+            with spans:
+                self._patience.until_done("storing messages", lambda: self._write(admitted))
         self._acknowledge(message.token for message in group)
         for vehicle_id, boot_id, seq in admitted.answer:
             self._acks.add(vehicle_id, boot_id, seq)

@@ -15,7 +15,11 @@ Identity = tuple[int, int]
 
 @dataclass(slots=True)
 class Held:
-    """A batch that is not acknowledged yet. `sent_ms` is None while it waits to be sent."""
+    """A batch that is not acknowledged yet.
+
+    `sent_ms` is None while it waits to be sent; `traceparent` where its trace begins, if it has
+    one.
+    """
 
     boot_id: int
     seq: int
@@ -23,6 +27,7 @@ class Held:
     payload: bytes
     sent_ms: int | None = None
     sendings: int = 0
+    traceparent: str | None = None
 
 
 class Outbox:

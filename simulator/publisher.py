@@ -19,6 +19,7 @@ from simulator.measured import Fault
 from simulator.settings import SimulatorSettings
 from transport.mqtt import AVRO_CONTENT_TYPE, Incoming, MqttClient, SessionSettings, Will
 from transport.settings import MqttSettings
+from transport.tracing import NO_SPANS, TRACEPARENT, Spans, begin_trace
 
 SESSION_EXPIRY_S = 60
 FLUSH_S = 5.0
@@ -193,9 +194,25 @@ class Publisher:
             self._put(line, vehicle, held_back)
 
     def _put(self, line: _Line, vehicle: int, batch: Held) -> None:
-        line.client.publish(
-            self._topics[vehicle],
-            batch.payload,
-            user_properties=(("boot_id", str(batch.boot_id)), ("seq", str(batch.seq))),
-            content_type=AVRO_CONTENT_TYPE,
-        )
+        span = self._begin_trace(vehicle, batch)
+        properties = [("boot_id", str(batch.boot_id)), ("seq", str(batch.seq))]
+        if batch.traceparent is not None:
+            properties.append((TRACEPARENT, batch.traceparent))
+        with span:
+            line.client.publish(
+                self._topics[vehicle],
+                batch.payload,
+                user_properties=properties,
+                content_type=AVRO_CONTENT_TYPE,
+            )
+
+    def _begin_trace(self, vehicle: int, batch: Held) -> Spans:
+        """Begin one for the share of the batches that is sampled; later sendings belong to it."""
+        if batch.sendings > 1 or batch.traceparent is not None:
+            return NO_SPANS
+        name = self._accounts.vehicle_ids[vehicle]
+        span = begin_trace("vehicle publish", vehicle_id=name, seq=batch.seq)
+        if span is None:
+            return NO_SPANS
+        batch.traceparent = span.traceparent
+        return Spans([span])

@@ -10,11 +10,12 @@ A span is named by who does what ("gateway store"). Its attributes are few and b
 
 import random
 import re
-from collections.abc import Iterable, Iterator, Mapping, MutableMapping
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Protocol
+from types import TracebackType
+from typing import Protocol, Self
 
 TRACEPARENT = "traceparent"
 
@@ -53,6 +54,28 @@ class Tracer(Protocol):
     ) -> Span:
         """Begin a span below `parent`; None begins a trace. `start_ms`: None is now."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Spans:
+    """Spans of one piece of work that was done for several at once; as a block it ends them."""
+
+    begun: Sequence[Span] = ()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        for span in self.begun:
+            span.end(error)
+
+
+NO_SPANS = Spans()
 
 
 @dataclass(slots=True)

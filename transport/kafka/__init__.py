@@ -29,7 +29,7 @@ from transport.kafka.consumer import (
 from transport.kafka.faults import AbortNeededError, ProducerLostError
 from transport.kafka.pipeline import Delivery, PipelinedProducer
 from transport.kafka.plain import AtLeastOnceProducer
-from transport.kafka.producer import Outgoing, TransactionalProducer, publish
+from transport.kafka.producer import Header, Outgoing, TransactionalProducer, publish
 from transport.kafka.reading import Span, latest_offsets, read_range, read_to_end, spans
 from transport.kafka.registry import SchemaIds, register_schemas
 from transport.kafka.telling import TellingProducer
@@ -40,6 +40,7 @@ __all__ = [
     "AtLeastOnceProducer",
     "Delivery",
     "GroupMetadata",
+    "Header",
     "KafkaSettings",
     "LogConsumer",
     "Message",
