@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from schemas.errors import ContractError
 from schemas.records import encode_confluent
 from schemas.topics import DEAD_LETTERS
+from transport import metrics
 from transport.kafka import Message, Outgoing
 
 PAYLOAD_BYTES_MAX = 900_000
@@ -75,6 +76,7 @@ class Undertaker:
             now_ms: Time of the failure.
             model_version: In use at the time.
         """
+        metrics.DEAD_LETTERS.add(component=self.component, reason=error.reason.value)
         payload = refused.payload
         record = {
             "reason": error.reason.value,

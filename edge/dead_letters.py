@@ -7,6 +7,7 @@ from schemas.errors import ContractError
 from schemas.records import encode_single_object
 from schemas.topics import RELEASES
 from scoring.bundle import Bundle
+from transport.metrics import DEAD_LETTERS
 
 PAYLOAD_BYTES_MAX = 256 * 1024
 """A longer payload is cut in its dead letter, which still says how long it was."""
@@ -41,6 +42,7 @@ def dead_letter(
         offset: -1 for MQTT.
         model_version: Of the model that was refused, or that failed.
     """
+    DEAD_LETTERS.add(component="gateway", reason=error.reason.value)
     record = {
         "reason": error.reason.value,
         "error": error.detail[:ERROR_CHARACTERS_MAX],

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from edge.frames import WRITTEN_TOPICS, Framer
-from edge.health import Health
+from edge.health import CONNECTED, Health
 from edge.marks import Mark
 from edge.positions import read_committed, remember_where_to_look
 from edge.rows import Lane
@@ -141,7 +141,7 @@ class Forwarder:
         )
         self._took_over = False
         self._note()
-        self._health.uplink = "connected"
+        self._health.uplink = CONNECTED
         self._health.announcer.info("uplink", "forwarding to Kafka")
         return Framer(self._settings.gateway_id, ids, partitions[ALERTS_STATE.name])
 

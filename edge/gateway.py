@@ -21,6 +21,7 @@ from edge.admission import Admission
 from edge.alert_board import AlertBoard
 from edge.check import CheckResult, check
 from edge.forwarder import Forwarder
+from edge.gateway_metrics import fill
 from edge.health import Crew, Health
 from edge.intake import Inbound, Intake
 from edge.models import ModelStore
@@ -37,6 +38,7 @@ from schemas.errors import TransientError
 from schemas.records import Record
 from schemas.topics import mqtt_ack, mqtt_label, mqtt_telemetry
 from transport.kafka import KafkaSettings
+from transport.metric_kinds import at_scrape
 from transport.mqtt import AVRO_CONTENT_TYPE, Incoming, MqttClient, SessionSettings
 from transport.releases import ReleaseFollower
 from transport.settings import MqttSettings
@@ -216,6 +218,11 @@ class Gateway:
             self._thread("forward", lambda: self._forwarder.run(self._crew.stop, self._scored_all)),
             self._thread("releases", lambda: self._releases.run(self._crew.stop)),
         ]
+        numbers = at_scrape(
+            lambda: fill(
+                self.health, self._spool, mqtt_connected=self._client.connected, now_ms=wall_ms()
+            )
+        )
         try:
             self._releases.start_from_disk()
             for worker in workers:
@@ -224,7 +231,8 @@ class Gateway:
                 [mqtt_telemetry(self._mqtt.fleet, "+"), mqtt_label(self._mqtt.fleet, "+")]
             )
             self._client.start()
-            self._watch(stop, on_ready)
+            with numbers:
+                self._watch(stop, on_ready)
         finally:
             self._leave(workers)
         if self._crew.error is not None:

@@ -5,6 +5,9 @@ from dataclasses import dataclass, field
 
 from edge.announce import Announcer
 
+CONNECTED = "connected"
+"""The uplink, while the gateway forwards."""
+
 
 @dataclass(slots=True)
 class Health:
@@ -20,6 +23,8 @@ class Health:
         scored: Readings scored.
         alerts: Transitions raised.
         vehicle_drops: Batches that vehicles gave up.
+        acks: End-to-end acknowledgements sent.
+        disk_refusals: Writes to the spool that failed and were repeated.
         uplink: State of the way to Kafka, in words.
         spool: 'ok', or what the disk refuses.
         scoring: 'ok', 'no model yet', or what is wrong.
@@ -35,6 +40,8 @@ class Health:
     scored: int = 0
     alerts: int = 0
     vehicle_drops: int = 0
+    acks: int = 0
+    disk_refusals: int = 0
     uplink: str = "connecting"
     spool: str = "ok"
     scoring: str = "no model yet"

@@ -47,6 +47,7 @@ class Patience:
                 write()
             except SpoolError as error:
                 self._health.spool = str(error)
+                self._health.disk_refusals += 1
                 self._health.announcer.warn(f"spool {what}", f"{what}: {error}; trying again")
                 self._wait(attempt, error)
                 attempt += 1

@@ -16,6 +16,7 @@ from collections.abc import Callable
 
 from edge.alert_board import AlertBoard
 from edge.dead_letters import refused_bundle
+from edge.gateway_metrics import ScoreMeter, model_in_use
 from edge.health import Health
 from edge.history import position_at
 from edge.marks import Mark
@@ -131,6 +132,7 @@ class ScoringLoop:
         except ContractError as error:
             self._refuse(bundle, error)
             return
+        model_in_use(bundle)
         self._health.scoring = "ok"
         self._health.model_version = bundle.manifest.version
         self._health.announcer.info(
@@ -194,6 +196,7 @@ class ScoringLoop:
         if not rows:
             return
         rows, spans = begin_spans("gateway score", rows)
+        meter = ScoreMeter(self._now_ms)
         columns = _decode(rows, scorer)
         try:
             with spans:
@@ -202,6 +205,7 @@ class ScoringLoop:
             self._fail(scorer, error)
             return
         self._health.scored += len(scored.scores)
+        meter.scored(scorer.bundle, rows, columns, scored)
         self._position = rows[-1].position
         if scored.transitions:
             at = columns.index.tolist()

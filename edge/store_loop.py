@@ -121,3 +121,4 @@ class StoreLoop:
     def _flush_acks(self, now_s: float) -> None:
         for vehicle_id, payload in self._acks.due(now_s, self._book.state):
             self._send_ack(vehicle_id, payload)
+            self._health.acks += 1

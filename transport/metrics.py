@@ -8,9 +8,14 @@ Labels: `model`, `version` and `arm` are those of the release and its arm in the
 `deployment` is where the network ran: embedded, rpc, kafka, or edge for a gateway.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
-from transport.metric_kinds import Counter, Gauge, Histogram, Metric
+import numpy as np
+from numpy.typing import ArrayLike
+
+from schemas.columns import TelemetryColumns
+from transport.metric_kinds import Counter, Gauge, Histogram, Metric, is_recording
 
 DURATION_EDGES_S = (
     *(0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05),
@@ -217,6 +222,34 @@ MONITOR_RECALL = Gauge(
 def declared() -> list[Metric[Any]]:
     """All of them, in the order of declaration."""
     return [each for each in globals().values() if isinstance(each, Metric)]
+
+
+def poll_scored(
+    columns: TelemetryColumns,
+    *,
+    queue_s: ArrayLike,
+    compute_s: float,
+    now_ms: int,
+    labels: Mapping[str, str],
+) -> None:
+    """A poll, or a part of one, of M messages was scored.
+
+    Args:
+        columns: Its messages.
+        queue_s: How long they waited. Shape (M,), or one number for all.
+        compute_s: How long scoring took.
+        now_ms: When.
+        labels: Model, version, arm and deployment.
+    """
+    messages = len(columns.vehicle_ids)
+    if not is_recording() or not messages:
+        return
+    waited = np.asarray(queue_s, np.float64)
+    SCORE_QUEUE.observe(waited, times=1 if waited.ndim else messages, **labels)
+    SCORE_COMPUTE.observe(compute_s, times=1, **labels)
+    newest_ms = columns.event_time_ms[columns.starts + columns.counts - 1]
+    ages_s = (now_ms - newest_ms[columns.clock_synced]) / 1000.0
+    SCORE_AGE.observe(ages_s, times=1, **labels)
 
 
 def model_in_use(component: str, *, model: str, version: str, arm: str, sha256: str) -> None:

@@ -1,0 +1,98 @@
+"""Metrics of the gateway: taken from its health when asked for, and once for each batch scored."""
+
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from edge.health import CONNECTED, Health
+from edge.marks import Mark
+from edge.rows import StoredTelemetry
+from edge.spool import Spool
+from schemas.columns import TelemetryColumns
+from scoring.bundle import Bundle
+from scoring.stream import Scored
+from scoring.traffic import CHAMPION
+from transport import metrics
+from transport.metric_kinds import is_recording
+
+DEPLOYMENT = "edge"
+
+
+def fill(health: Health, spool: Spool, *, mqtt_connected: bool, now_ms: int) -> None:
+    """Tell what the gateway counts anyway.
+
+    Raises:
+        SpoolError, SpoolDamagedError: The spool cannot be read.
+    """
+    metrics.GATEWAY_RECEIVED.hold(health.received)
+    metrics.GATEWAY_STORED.hold(health.stored)
+    metrics.GATEWAY_DUPLICATES.hold(health.duplicates)
+    metrics.GATEWAY_REFUSED.hold(health.dead_letters)
+    metrics.GATEWAY_ACKS.hold(health.acks)
+    metrics.GATEWAY_FORWARDED.hold(health.forwarded)
+    metrics.GATEWAY_VEHICLE_DROPS.hold(health.vehicle_drops)
+    metrics.GATEWAY_DISK_REFUSALS.hold(health.disk_refusals)
+    metrics.GATEWAY_SPOOL_ROWS.set(spool.depth())
+    metrics.GATEWAY_SPOOL_BYTES.set(spool.size_bytes())
+    metrics.GATEWAY_UNSENT_AGE.set(unsent_age_s(spool, now_ms))
+    metrics.GATEWAY_CONNECTED.set(mqtt_connected, peer="mqtt")
+    metrics.GATEWAY_CONNECTED.set(health.uplink == CONNECTED, peer="kafka")
+
+
+def unsent_age_s(spool: Spool, now_ms: int) -> float:
+    """Seconds since the oldest telemetry that is not in Kafka was received; 0 without any."""
+    reader = spool.reader()
+    try:
+        received_ms = reader.received_ms(spool.marks[Mark.FORWARDED_TELEMETRY] + 1)
+    finally:
+        reader.close()
+    return 0.0 if received_ms is None else max(0.0, (now_ms - received_ms) / 1000.0)
+
+
+def model_in_use(bundle: Bundle) -> None:
+    """The gateway scores with this one from now on."""
+    metrics.model_in_use(
+        "gateway",
+        model=bundle.manifest.name,
+        version=bundle.manifest.version,
+        arm=CHAMPION,
+        sha256=bundle.manifest.model_sha256,
+    )
+
+
+class ScoreMeter:
+    """Takes the time of one batch, from when it is made."""
+
+    def __init__(self, now_ms: Callable[[], int]) -> None:
+        self._now_ms = now_ms
+        self._began_s = time.monotonic()
+
+    def scored(
+        self,
+        bundle: Bundle,
+        rows: Sequence[StoredTelemetry],
+        columns: TelemetryColumns,
+        scored: Scored,
+    ) -> None:
+        """The batch was scored."""
+        if not is_recording():
+            return
+        compute_s = time.monotonic() - self._began_s
+        now_ms = self._now_ms()
+        labels = {
+            "model": bundle.manifest.name,
+            "version": bundle.manifest.version,
+            "arm": CHAMPION,
+            "deployment": DEPLOYMENT,
+        }
+        received_ms = np.array([row.received_ms for row in rows])
+        waited_s = np.maximum(0.0, (now_ms - received_ms) / 1000.0 - compute_s)
+        metrics.poll_scored(
+            columns, queue_s=waited_s, compute_s=compute_s, now_ms=now_ms, labels=labels
+        )
+        metrics.SCORE_MESSAGES.add(len(rows), **labels)
+        metrics.SCORE_READINGS.add(len(scored.scores), **labels)
+        opened = sum(transition.state == "OPEN" for transition in scored.transitions)
+        metrics.SCORE_ALERTS.add(opened, change="opened", **labels)
+        metrics.SCORE_ALERTS.add(len(scored.transitions) - opened, change="closed", **labels)
