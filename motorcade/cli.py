@@ -20,6 +20,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "simulate": ("simulate", "Drive a simulated or recorded fleet over MQTT."),
     "gateway": ("gateway", "The edge gateway: store, score, alert, forward."),
     "train": ("train", "Train a model on a stretch of the Kafka log and publish it."),
+    "models": ("models", "List, publish, promote, roll back and compare models."),
     "score": ("score", "Score the fleet's readings in Kafka, exactly once."),
     "monitor": ("monitor", "Watch drift, quality and experiments; roll back and promote."),
     "watch": ("watch", "Look at what comes out."),
