@@ -56,6 +56,40 @@ def score(config: Config, brokers_of_settings: bool, as_json: bool, **options: A
     click.echo(json.dumps(rows, indent=2) if as_json else _table(rows))
 
 
+@command.command(example="motorcade bench deployments --chart deployments.svg --json")
+@click.option(
+    "--deployments",
+    default="embedded,rpc,kafka",
+    show_default=True,
+    help="Which, separated by commas.",
+)
+@click.option("--messages", default=400_000, show_default=True, help="Readings for throughput.")
+@click.option("--rate", default=1_000, show_default=True, help="Readings/s of the live load.")
+@click.option("--seconds", default=15.0, show_default=True, help="Time that latency is measured.")
+@click.option("--outage-s", default=10.0, show_default=True, help="Time that the server is gone.")
+@click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
+@click.option("--chart", type=click.Path(path_type=Path), help="Draw them: SVG or PNG.")
+def deployments(as_json: bool, chart: Path | None, deployments: str, **options: Any) -> None:
+    """The three ways to deploy a model, side by side on one stack: embedded, RPC, Kafka-native.
+
+    Throughput, latency, what exactly-once costs, what happens when the model server is killed and
+    when a new version arrives, and memory. Takes about five minutes.
+    """
+    from motorcade.bench_chart import draw, table
+
+    with needs("cloud"), needs("stack"):
+        from motorcade.bench_deployments import DEPLOYMENTS, Plan, bench_deployments
+    chosen = tuple(deployments.split(","))
+    if unknown := set(chosen) - set(DEPLOYMENTS):
+        raise click.BadParameter(f"no deployment {', '.join(unknown)}", param_hint="deployments")
+    result = bench_deployments(
+        Plan(deployments=chosen, **options), on_progress=lambda text: click.echo(text, err=True)
+    )
+    if chart is not None:
+        draw(result, chart)
+    click.echo(json.dumps(result, indent=2) if as_json else table(result))
+
+
 def _sizes(text: str) -> list[int]:
     try:
         return [int(size) for size in text.split(",")]
