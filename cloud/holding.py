@@ -97,7 +97,10 @@ class ConsumerHold:
             raise GivenUpError(f"told to stop while waiting for {why}")
 
     def over(self) -> None:
-        """As of `Hold`: deliver again, and say what was said before."""
+        """As of `Hold`: deliver again, and say what was said before.
+
+        A partition stays paused when it is given back and comes again, so all are resumed.
+        """
         paused, self._paused = self._paused, None
         if paused and self._member is not None:
             self._member.consumer.resume(paused)
@@ -120,7 +123,6 @@ class ConsumerHold:
             member.settle()
         self.early += member.consumer.consume(1, wait_s)
         if member.assignment.generation != self._generation:
-            self._paused = None
             self.early.clear()
             raise GivenUpError("the partitions have changed hands")
         member.look()

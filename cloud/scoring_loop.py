@@ -138,6 +138,7 @@ class ScoringLoop:
             self._kafka,
             settings.group_id,
             session_timeout_ms=int(settings.session_timeout_s * 1000),
+            max_poll_interval_ms=int(settings.poll_interval_max_s * 1000),
             partition_assignment_strategy="range",
             queued_min_messages=2 * settings.poll_messages,
             queued_max_messages_kbytes=2 * settings.poll_bytes // 1000,

@@ -31,6 +31,7 @@ class ScorerSettings:
         rewind_margin_s: Log read again beyond the model's own history after an assignment.
         rewind_messages: Most messages of a partition read again after an assignment.
         session_timeout_s: After so long a silence the other members take over the partitions.
+        poll_interval_max_s: So long the member may be busy between two looks at its group.
         transaction_timeout_s: After it the brokers abort what a dead member left open.
         backoff_max_s: Longest pause before trying again when Kafka is down.
         stats_interval_s: Time between two reports.
@@ -47,6 +48,7 @@ class ScorerSettings:
     rewind_margin_s: float = 60.0
     rewind_messages: int = 500_000
     session_timeout_s: float = 10.0
+    poll_interval_max_s: float = 300.0
     transaction_timeout_s: float = 30.0
     backoff_max_s: float = 30.0
     stats_interval_s: float = 1.0
@@ -56,6 +58,8 @@ class ScorerSettings:
             raise SettingsError(f"scorer poll_messages is {self.poll_messages}; 1 to 100000")
         if self.session_timeout_s < 6:
             raise SettingsError("scorer session_timeout_s is below 6, the least that brokers take")
+        if self.poll_interval_max_s < self.session_timeout_s:
+            raise SettingsError("scorer poll_interval_max_s is below session_timeout_s")
         Deployment.parse(self.model)
 
     @property

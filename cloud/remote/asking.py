@@ -129,12 +129,12 @@ class Face:
     Attributes:
         input: Name of the input.
         score: Output that holds scores; None: the server hosts the bare network.
-        reconstruction: Output that holds what the network made of the rows; None: the only one.
+        reconstruction: Output that holds what the network made of the rows; empty: the only one.
     """
 
     input: str
     score: str | None
-    reconstruction: str | None
+    reconstruction: str
 
 
 OURS = Face(FEATURES, SCORE, RECONSTRUCTION)
@@ -154,18 +154,30 @@ def face_of(described: Described, n_features: int) -> Face:
         >>> face_of(Described((row,), (Tensor("y", "FP32", (-1, 5)),)), 5)
         Face(input='x', score=None, reconstruction='y')
     """
-    inputs, outputs = described.inputs, {each.name: each for each in described.outputs}
+    inputs, outputs = described.inputs, described.outputs
     if not inputs and not outputs:
-        return Face(FEATURES, None, None)
-    if len(inputs) == 1 and _is_matrix(inputs[0], n_features):
-        if inputs[0].name == FEATURES and SCORE in outputs and RECONSTRUCTION in outputs:
-            return OURS
-        if len(outputs) == 1 and _is_matrix(described.outputs[0], n_features):
-            return Face(inputs[0].name, None, described.outputs[0].name)
+        return Face(FEATURES, None, "")
+    if _scores(inputs, outputs, n_features):
+        return OURS
+    if len(inputs) == len(outputs) == 1:
+        there, back = inputs[0], outputs[0]
+        if _is_matrix(there, n_features) and _is_matrix(back, n_features):
+            return Face(there.name, None, back.name)
     raise ContractError(
         Reason.MODEL_FEATURES,
-        f"it takes {_listed(inputs)} and gives {_listed(described.outputs)}; wanted is one "
+        f"it takes {_listed(inputs)} and gives {_listed(outputs)}; wanted is one "
         f"FP32 input and one FP32 output of {n_features} columns, or those of `motorcade serve`",
+    )
+
+
+def _scores(inputs: Sequence[Tensor], outputs: Sequence[Tensor], n_features: int) -> bool:
+    """Whether these are our server's tensors, for so many features; it may have more of them."""
+    takes = {each.name: each for each in inputs}
+    gives = {each.name for each in outputs}
+    return (
+        FEATURES in takes
+        and _is_matrix(takes[FEATURES], n_features)
+        and {SCORE, RECONSTRUCTION} <= gives
     )
 
 
@@ -191,8 +203,14 @@ class Piece:
     stop: int
 
 
+REQUEST_ROWS_MAX = 16_000
+"""Four of them fit into what our server lets wait by default."""
+
+
 def cut(rows: int, row_bytes: int, request_bytes: int) -> list[Piece]:
-    """Pieces of at most `request_bytes`, all about as large; at least one row each.
+    """Pieces of at most `request_bytes` and `REQUEST_ROWS_MAX`, all about as large.
+
+    A piece has at least one row.
 
     Example:
         >>> cut(5, 10, 20)
@@ -200,7 +218,7 @@ def cut(rows: int, row_bytes: int, request_bytes: int) -> list[Piece]:
     """
     if not rows:
         return []
-    most = max(1, request_bytes // row_bytes)
+    most = max(1, min(REQUEST_ROWS_MAX, request_bytes // row_bytes))
     count = -(-rows // most)
     edges = [rows * i // count for i in range(count + 1)]
     return [Piece(a, b) for a, b in itertools.pairwise(edges)]
