@@ -1,10 +1,6 @@
 """Asking over Kafka: rows go out on `model.requests`, scores come back on `model.responses`."""
 
 import threading
-from typing import Protocol
-
-import numpy as np
-from numpy.typing import NDArray
 
 from cloud.remote.asking import (
     FEATURES,
@@ -18,38 +14,11 @@ from cloud.remote.asking import (
     Tensor,
 )
 from schemas.errors import ContractError, Reason, TransientError
+from schemas.topics import REQUESTS
+from transport.kafka_models import KafkaModelClient
 
 REQUEST_BYTES = 2_000_000
 """The client cuts it again, into records, and has several of them on their way."""
-
-
-class ClientAnswer(Protocol):
-    """As `transport.kafka_models.Answer`."""
-
-    @property
-    def scores(self) -> NDArray[np.float32]: ...
-    @property
-    def reconstruction(self) -> NDArray[np.float32] | None: ...
-    @property
-    def version(self) -> str: ...
-    @property
-    def sha256(self) -> str: ...
-
-
-class Client(Protocol):
-    """As `transport.kafka_models.KafkaModelClient`."""
-
-    def start(self) -> None: ...
-    def close(self) -> None: ...
-    def score(
-        self,
-        features: NDArray[np.float32],
-        *,
-        model: str,
-        version: str,
-        reconstruction: bool,
-        deadline_s: float,
-    ) -> ClientAnswer: ...
 
 
 class KafkaAsker:
@@ -58,13 +27,10 @@ class KafkaAsker:
     Args:
         client: Of the model server; not started yet.
         timeout_s: Longest wait for the answers to one matrix.
-        address: For people.
     """
 
-    def __init__(
-        self, client: Client, *, timeout_s: float, address: str = "model.requests"
-    ) -> None:
-        self.address = address
+    def __init__(self, client: KafkaModelClient, *, timeout_s: float) -> None:
+        self.address = REQUESTS.name
         self.timeout_s = timeout_s
         self.request_bytes = REQUEST_BYTES
         self.in_flight = 1

@@ -68,5 +68,10 @@ def _asker(deployment: Deployment, kafka: KafkaSettings) -> Asker:
             from cloud.remote.tfserving import TfServingAsker
 
             return TfServingAsker(target, timeout_s=timeout_s, signature=deployment.signature)
+        case "kafka":
+            from cloud.remote.kafka import KafkaAsker
+            from transport.kafka_models import KafkaModelClient
+
+            return KafkaAsker(KafkaModelClient(kafka), timeout_s=timeout_s)
         case _:
-            raise SettingsError("no model answers over Kafka in this release")
+            raise SettingsError(f"no model server is asked with {deployment.scheme}:")
