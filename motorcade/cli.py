@@ -22,6 +22,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "train": ("train", "Train a model on a stretch of the Kafka log and publish it."),
     "models": ("models", "List, publish, promote, roll back and compare models."),
     "score": ("score", "Score the fleet's readings in Kafka, exactly once."),
+    "serve": ("serve", "Serve the models of the log over REST and gRPC."),
     "monitor": ("monitor", "Watch drift, quality and experiments; roll back and promote."),
     "watch": ("watch", "Look at what comes out."),
     "bench": ("bench", "Measure this machine."),

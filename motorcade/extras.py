@@ -17,6 +17,12 @@ LIBRARIES_OF_EXTRA: dict[str, frozenset[str]] = {
             "ai_edge_litert",
             "tensorflow",
             "prometheus_client",
+            "google",
+            "grpc",
+            "httptools",
+            "orjson",
+            "uvicorn",
+            "uvloop",
             # What confluent-kafka's own `schemaregistry` extra brings.
             "attr",
             "authlib",

@@ -5,13 +5,14 @@ import logging
 import socket
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import uvloop
 
 from cloud.serving.backroom import BackRoom
 from cloud.serving.batcher import Batcher, BatchLimits
+from cloud.serving.feeding import CatalogFeed
+from cloud.serving.model_folder import ModelFolder
 from cloud.serving.observer import NoObserver, ServingObserver
 from cloud.serving.repository import ModelRepository
 from cloud.serving.rest_door import ClientBounds, RestDoor
@@ -19,6 +20,7 @@ from cloud.serving.rpc_parts import RpcParts
 from cloud.serving.tensors import Limits
 from cloud.settings import ServerSettings
 from schemas.errors import SettingsError
+from transport.settings import KafkaSettings
 
 _log = logging.getLogger("motorcade.serve")
 
@@ -37,19 +39,27 @@ class Door(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Listening:
-    """Where the RPC doors are.
+OnListening = Callable[[dict[str, Any]], None]
+"""Told where the RPC doors listen: `host`, `port` of REST, `grpc_port`."""
 
-    Attributes:
-        host: Address.
-        port: Of REST.
-        grpc_port: Of gRPC.
-    """
 
-    host: str
-    port: int
-    grpc_port: int
+def serve_log(
+    settings: ServerSettings,
+    kafka: KafkaSettings,
+    *,
+    stop: threading.Event,
+    on_listening: OnListening,
+    observer: ServingObserver | None = None,
+) -> None:
+    """Serve the models of the log until `stop` is set. Raises as `serve`."""
+    repository = ModelRepository(versions_max=settings.versions_max)
+    folder = None if settings.models_dir is None else ModelFolder(settings.models_dir)
+    feed = CatalogFeed(kafka, repository, names=settings.names or None, folder=folder)
+    feed.start()
+    try:
+        serve(settings, repository, stop=stop, on_listening=on_listening, observer=observer)
+    finally:
+        feed.stop()
 
 
 def serve(
@@ -59,7 +69,7 @@ def serve(
     stop: threading.Event,
     doors: Sequence[Door] = (),
     observer: ServingObserver | None = None,
-    on_listening: Callable[[Listening], None] | None = None,
+    on_listening: OnListening | None = None,
 ) -> None:
     """Serve until `stop` is set; then drain.
 
@@ -90,7 +100,7 @@ async def _serve(
     repository: ModelRepository,
     stop: threading.Event,
     observer: ServingObserver,
-    on_listening: Callable[[Listening], None] | None,
+    on_listening: OnListening | None,
 ) -> None:
     back_room = BackRoom(repository)
     limits = BatchLimits(
@@ -118,7 +128,7 @@ async def _serve(
     rest = RestDoor(parts, bounds, drain_timeout_s=settings.drain_timeout_s)
     await rest.start(listener)
     if on_listening is not None:
-        on_listening(Listening(settings.host, listener.getsockname()[1], 0))
+        on_listening({"host": settings.host, "port": listener.getsockname()[1]})
     while not stop.is_set():
         await asyncio.sleep(STOP_LOOK_S)
     _log.info("draining")

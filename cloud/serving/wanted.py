@@ -10,7 +10,7 @@ from enum import StrEnum
 
 from scoring.bundle import Bundle
 from scoring.catalog import Catalog
-from scoring.traffic import CHAMPION
+from scoring.traffic import CHAMPION, Traffic
 
 Key = tuple[str, str]
 """Name and version of a model."""
@@ -103,11 +103,20 @@ def sound(catalog: Catalog, failed: Collection[Key]) -> Catalog:
     for name in catalog.names():
         traffic = catalog.traffic(name)
         versions = catalog.versions(name)
-        candidates = [traffic.champion, *traffic.previous] if traffic.champion else versions[-1:]
+        named = _named_champion(traffic)
+        candidates = versions[-1:] if named is None else (named, *traffic.previous)
         champion = next((version for version in candidates if version in versions), None)
         if champion is not None:
             catalog = catalog.with_traffic(traffic.with_alias(CHAMPION, champion))
     return catalog
+
+
+def _named_champion(traffic: Traffic) -> str | None:
+    """The champion's version; while an experiment runs, the one that it began with."""
+    experiment = traffic.experiment
+    if experiment is not None and (arm := experiment.arm(CHAMPION)) is not None:
+        return arm.version
+    return traffic.champion
 
 
 def referred(catalog: Catalog) -> set[Key]:
