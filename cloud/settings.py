@@ -85,6 +85,7 @@ class ServerSettings:
         models_dir: Folder that keeps the models for a start without Kafka; none: nothing is kept.
         versions_max: Versions held ready at once; champions, aliases and arms always are.
         request_bytes_max: A larger request is refused.
+        requests_bytes_max: Of the large requests of all clients together; more are refused.
         rows_max: A request of more rows is refused.
         queue_requests_max: Requests that may wait to be scored; more are refused.
         queue_rows_max: Rows that may wait to be scored; more are refused.
@@ -103,6 +104,7 @@ class ServerSettings:
     models_dir: Path | None = None
     versions_max: int = 16
     request_bytes_max: int = 16_000_000
+    requests_bytes_max: int = 256_000_000
     rows_max: int = 100_000
     queue_requests_max: int = 1024
     queue_rows_max: int = 65_536
@@ -120,6 +122,7 @@ class ServerSettings:
         for name in (
             "versions_max",
             "request_bytes_max",
+            "requests_bytes_max",
             "rows_max",
             "queue_requests_max",
             "queue_rows_max",

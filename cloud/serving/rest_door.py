@@ -10,40 +10,18 @@ import contextlib
 import logging
 import socket
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from cloud.serving import v2_json
+from cloud.serving.client_bounds import BACKLOG, SWEEP_S, ClientBounds
 from cloud.serving.overload import OverloadError
 from cloud.serving.rest_app import RETRY_AFTER_S, RestApp
 from cloud.serving.rpc_parts import RpcParts
 
-SWEEP_S = 0.5
-"""Time between two looks for slow clients."""
-
 HEAD_BYTES_MAX = 32 << 10
-BACKLOG = 1024
-
-
-@dataclass(frozen=True, slots=True)
-class ClientBounds:
-    """What one client, and all of them, may take.
-
-    Attributes:
-        connections_max: Open at once; one more is told to come again, and closed.
-        head_timeout_s: From the first byte of a request, or from the connection, to the end of its
-            headers.
-        body_timeout_s: For the body of a request; and for a response that is not read.
-        idle_timeout_s: Between two requests.
-    """
-
-    connections_max: int = 512
-    head_timeout_s: float = 10.0
-    body_timeout_s: float = 30.0
-    idle_timeout_s: float = 60.0
 
 
 class _BoundedProtocol(HttpToolsProtocol):

@@ -11,11 +11,14 @@ import uvloop
 
 from cloud.serving.backroom import BackRoom
 from cloud.serving.batcher import Batcher, BatchLimits
+from cloud.serving.budget import ByteBudget
+from cloud.serving.client_bounds import ClientBounds
 from cloud.serving.feeding import CatalogFeed
+from cloud.serving.grpc_door import GrpcDoor
 from cloud.serving.model_folder import ModelFolder
 from cloud.serving.observer import NoObserver, ServingObserver
 from cloud.serving.repository import ModelRepository
-from cloud.serving.rest_door import ClientBounds, RestDoor
+from cloud.serving.rest_door import RestDoor
 from cloud.serving.rpc_parts import RpcParts
 from cloud.serving.tensors import Limits
 from cloud.settings import ServerSettings
@@ -124,16 +127,30 @@ async def _serve(
         settings.idle_timeout_s,
     )
     listener = listen(settings.host, settings.port)
+    grpc_listener = listen(settings.host, settings.grpc_port)
     back_room.start()
     rest = RestDoor(parts, bounds, drain_timeout_s=settings.drain_timeout_s)
+    grpc = GrpcDoor(
+        parts,
+        bounds,
+        ByteBudget(settings.requests_bytes_max),
+        drain_timeout_s=settings.drain_timeout_s,
+    )
     await rest.start(listener)
+    await grpc.start(grpc_listener)
     if on_listening is not None:
-        on_listening({"host": settings.host, "port": listener.getsockname()[1]})
+        on_listening(
+            {
+                "host": settings.host,
+                "port": listener.getsockname()[1],
+                "grpc_port": grpc_listener.getsockname()[1],
+            }
+        )
     while not stop.is_set():
         await asyncio.sleep(STOP_LOOK_S)
     _log.info("draining")
     parts.draining = True
-    await rest.stop()
+    await asyncio.gather(rest.stop(), grpc.stop())
     await asyncio.to_thread(back_room.stop)
 
 
