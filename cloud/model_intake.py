@@ -78,6 +78,11 @@ class ModelIntake:
             parts.topics.dead_letters.name,
         )
 
+    @property
+    def lineup(self) -> Lineup:
+        """Who scores."""
+        return self._known.running
+
     def __enter__(self) -> Self:
         return self
 

@@ -15,11 +15,12 @@ import random
 import threading
 
 from cloud.catalog_watch import CatalogWatch
-from cloud.scorer_parts import KnownModels, ModelSource, ScorerParts
+from cloud.scorer_parts import KnownModels, ModelSource, OnCatalog, Role, ScorerParts
 from cloud.scorer_stats import OnStats, ScorerStats, StatsBoard
 from cloud.scoring_loop import ScoringLoop
 from cloud.scoring_step import ScorerTopics
 from cloud.settings import ScorerSettings
+from cloud.shadow_keeper import shadow_keeper
 from cloud.stats import ScorerWatch, StatsBook, StatsWriter
 from schemas.errors import SettingsError, TransientError
 from transport.backoff import backoff_s
@@ -60,12 +61,33 @@ def run(
         FencedError: Another process has this member's transactional id.
         SettingsError: Kafka or the registry refuses this client, or topics do not fit together.
     """
+    ref = settings.deployment.ref
     book = StatsBook("scorer", settings.member_id)
-    name = settings.deployment.ref.name
-    with CatalogWatch(kafka, [name]) as models, StatsWriter(kafka, book):
+    with (
+        CatalogWatch(kafka, [ref.name]) as models,
+        StatsWriter(kafka, book),
+        shadow_keeper(settings, kafka, ref) as shadows,
+    ):
         board = StatsBoard(on_stats, settings.stats_interval_s)
         watch = ScorerWatch(book, settings.deployment.kind)
-        return _Lives(settings, kafka, models, board, watch=watch).run(stop)
+        lives = _Lives(settings, kafka, models, board, watch=watch, on_catalog=shadows.follow)
+        return lives.run(stop)
+
+
+def run_as(
+    role: Role,
+    settings: ScorerSettings,
+    kafka: KafkaSettings,
+    models: ModelSource,
+    board: StatsBoard,
+    *,
+    stop: threading.Event,
+) -> ScorerStats:
+    """As `run`, in another role, with models of the caller's, and without shadows."""
+    book = StatsBook("scorer", settings.member_id)
+    with StatsWriter(kafka, book):
+        watch = ScorerWatch(book, settings.deployment.kind)
+        return _Lives(settings, kafka, models, board, role=role, watch=watch).run(stop)
 
 
 def run_with(
@@ -91,14 +113,20 @@ class _Lives:
         models: ModelSource,
         board: StatsBoard,
         *,
+        role: Role | None = None,
         parts: ScorerParts | None = None,
         watch: ScorerWatch | None = None,
+        on_catalog: OnCatalog = lambda _: None,
     ) -> None:
         self._settings = settings
         self._kafka = kafka
         self._models = models
+        self._role = role or Role()
         self._known = KnownModels(
-            models, settings.deployment.ref, shadow=parts.shadow if parts else ""
+            models,
+            settings.deployment.ref,
+            shadow=parts.shadow if parts else self._role.shadow,
+            on_catalog=on_catalog,
         )
         self._board = board
         self._parts = parts
@@ -124,8 +152,10 @@ class _Lives:
 
     def _live(self, stop: threading.Event) -> None:
         if self._parts is None:
-            ids = register_schemas(self._kafka)
-            self._parts = ScorerParts(ids, self._models, watch=self._watch)
+            ids, role = register_schemas(self._kafka), self._role
+            self._parts = ScorerParts(
+                ids, self._models, role.topics, shadow=role.shadow, watch=self._watch
+            )
         check_topics(self._kafka, self._parts.topics)
         loop = ScoringLoop(
             self._settings, self._kafka, self._parts, self._known, self._board, stop=stop

@@ -16,12 +16,30 @@ from transport.releases import BrokenRelease
 OnCatalog = Callable[[Catalog], None]
 
 
+def _nobody(_: Catalog) -> None:
+    """Nobody has to be told."""
+
+
 class ModelSource(Protocol):
     """Where models and their traffic come from; `transport.catalog.CatalogFollower` is one."""
 
     def poll(self, timeout_s: float) -> CatalogNews:
         """The catalog now, and what of it is new; after at most `timeout_s`."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Role:
+    """Whose scorer it is.
+
+    Attributes:
+        shadow: Experiment whose arms are scored beside the champion. Empty: the scorer is the
+            champion's.
+        topics: Where to read and write.
+    """
+
+    shadow: str = ""
+    topics: ScorerTopics = field(default_factory=ScorerTopics)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +50,7 @@ class ScorerParts:
         ids: Schema ids of `topics` and of `model.releases`.
         models: Where models come from.
         topics: Where to read and write.
-        shadow: Experiment whose arms are scored beside the champion. Empty: the scorer is the
-            champion's.
+        shadow: As of `Role`.
         watch: Counts what was scored.
     """
 
@@ -52,7 +69,7 @@ class KnownModels:
     Args:
         source: Where models come from.
         ref: The model to score with.
-        shadow: As of `ScorerParts`.
+        shadow: As of `Role`.
         on_catalog: Told of each new catalog.
 
     Attributes:
@@ -67,7 +84,7 @@ class KnownModels:
         ref: ModelRef,
         *,
         shadow: str = "",
-        on_catalog: OnCatalog = lambda _: None,
+        on_catalog: OnCatalog = _nobody,
     ) -> None:
         self._source = source
         self._ref = ref

@@ -262,17 +262,28 @@ class ScoringLoop:
     def _starts(self) -> dict[Partition, int]:
         """Where to go on: at the committed offset, or at the first that is still there.
 
-        A shadow that has none yet begins with what comes now.
+        A shadow that has none yet begins with what comes now, and passes over what is older than
+        its experiment: its group may be of one that had the same id.
         """
         starts = {}
+        oldest = self._oldest_for_shadow()
         for partition, offset in self._consumer.committed(self._assignment.partitions).items():
             first, end = self._consumer.watermarks(partition)
             if offset is None:
                 starts[partition] = end if self._parts.shadow else first
             else:
-                starts[partition] = max(first, offset)
+                starts[partition] = max(first, offset, oldest.get(partition, 0))
                 self._board.add(skipped=starts[partition] - offset)
         return starts
+
+    def _oldest_for_shadow(self) -> dict[Partition, int]:
+        """First offsets since the experiment began; of partitions that have any."""
+        experiment = self._models.lineup.experiment
+        if not self._parts.shadow or experiment is None:
+            return {}
+        times_ms = dict.fromkeys(self._assignment.partitions, experiment.started_time_ms)
+        found = self._consumer.offsets_at(times_ms)
+        return {partition: at for partition, at in found.items() if at is not None}
 
     def _sideline(self, step: ScoringStep) -> None:
         """Give the vehicles of arms that a guard has tripped to the champion."""

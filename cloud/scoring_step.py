@@ -5,7 +5,7 @@ Hot path: everything but alerts and dead letters, which are few, is done on arra
 
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,6 @@ from cloud.dead_letters import Refused, Undertaker
 from cloud.polls import Poll
 from cloud.stats import ScorerWatch
 from schemas.codec import Framing, ScoreStamp, TelemetryColumns, decode_telemetry, encode_scores
-from schemas.poll import spans
 from schemas.records import encode_confluent
 from schemas.topics import (
     ALERTS,
@@ -28,7 +27,7 @@ from schemas.topics import (
     alert_state_key,
 )
 from scoring.alerts import AlertSource, Transition, alert_record
-from scoring.arms import ArmedScored, ArmedScorer
+from scoring.arms import ArmedScored, ArmedScorer, Part
 from scoring.bundle import Bundle
 from scoring.events import EventKind, ModelEvent, Severity
 from scoring.lineup import Lane, Lineup
@@ -187,17 +186,39 @@ class ScoringStep:
         offset: NDArray[np.int64],
         now_ms: int,
     ) -> list[ScoreRecords]:
-        columns, answers = scored.columns, _Answers(scored, partition, offset)
-        schema_id = self.ids.id_of(self.topics.scores)
-        if scored.lane_of is None:
-            values = answers.encoded(self._stamp(scored.lanes[0], now_ms), schema_id)
-        else:
-            values = [b""] * len(columns.vehicle_ids)
-            for lane, messages in scored.by_lane():
-                some = answers.of(messages).encoded(self._stamp(lane, now_ms), schema_id)
-                for message, value in zip(messages.tolist(), some, strict=True):
-                    values[message] = value
-        return _by_partition(self.topics.scores.name, values, columns.vehicle_ids, partition)
+        values = [b""] * len(scored.columns.vehicle_ids)
+        for part in scored.parts:
+            if part.messages is None:
+                values = self._encoded(part, partition, offset, now_ms)
+                break
+            at = part.messages
+            some = self._encoded(part, partition[at], offset[at], now_ms)
+            for message, value in zip(at.tolist(), some, strict=True):
+                values[message] = value
+        return _by_partition(self.topics.scores.name, values, scored.columns.vehicle_ids, partition)
+
+    def _encoded(
+        self,
+        part: Part,
+        partition: NDArray[np.int64],
+        offset: NDArray[np.int64],
+        now_ms: int,
+    ) -> list[bytes]:
+        """The score records of one lane, in order."""
+        columns, scored = part.columns, part.scored
+        return encode_scores(
+            self._stamp(part.lane, now_ms),
+            vehicle_ids=columns.vehicle_ids,
+            input_partition=partition,
+            input_offset=offset,
+            boot_id=columns.boot_id,
+            seq=columns.seq,
+            event_time_ms=columns.event_time_ms[columns.starts],
+            late=scored.late,
+            counts=columns.counts,
+            scores=scored.scores,
+            schema_id=self.ids.id_of(self.topics.scores),
+        )
 
     def _alerts(
         self,
@@ -275,43 +296,6 @@ def trip_event(trip: Trip, lineup: Lineup, *, by: str, now_ms: int) -> ModelEven
         by=by,
         time_ms=now_ms,
     )
-
-
-@dataclass(frozen=True, slots=True)
-class _Answers:
-    """What was scored, and which records it answers."""
-
-    scored: ArmedScored
-    partition: NDArray[np.int64]
-    offset: NDArray[np.int64]
-    messages: NDArray[np.int64] | None = None
-
-    def of(self, messages: NDArray[np.int64]) -> "_Answers":
-        """Some of the messages."""
-        return replace(self, messages=messages)
-
-    def encoded(self, stamp: ScoreStamp, schema_id: int) -> list[bytes]:
-        """Their score records, in order."""
-        columns, scored = self.scored.columns, self.scored.scored
-        at: slice | NDArray[np.int64] = slice(None)
-        scores, vehicle_ids = scored.scores, columns.vehicle_ids
-        if self.messages is not None:
-            at = self.messages
-            scores = scores[spans(columns.starts[at], columns.counts[at])]
-            vehicle_ids = [vehicle_ids[i] for i in at.tolist()]
-        return encode_scores(
-            stamp,
-            vehicle_ids=vehicle_ids,
-            input_partition=self.partition[at],
-            input_offset=self.offset[at],
-            boot_id=columns.boot_id[at],
-            seq=columns.seq[at],
-            event_time_ms=columns.event_time_ms[columns.starts[at]],
-            late=scored.late[at],
-            counts=columns.counts[at],
-            scores=scores,
-            schema_id=schema_id,
-        )
 
 
 def _by_partition(

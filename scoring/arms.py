@@ -33,13 +33,31 @@ from scoring.traffic import Splitter
 
 
 @dataclass(frozen=True, slots=True)
+class Part:
+    """The messages of one lane.
+
+    Attributes:
+        lane: Who scored them.
+        messages: Their numbers in the poll; None: all of it.
+        columns: They.
+        scored: Of them, before the storm guard held anything back.
+    """
+
+    lane: Lane
+    messages: NDArray[np.int64] | None
+    columns: TelemetryColumns
+    scored: Scored
+
+
+@dataclass(frozen=True, slots=True)
 class ArmedScored:
-    """What came out of a poll, and which lane it came from.
+    """What came out of a poll, as a whole and by lane.
 
     Attributes:
         columns: The M messages that were scored: those given, or with a shadow its share.
         scored: As of one `StreamScorer` that had scored them all.
         lanes: Of the lineup.
+        parts: Of each lane that has messages here.
         lane_of: Number of each message's lane, shape (M,); None: the first lane had them all.
         held: Openings that the storm guard held back.
         trips: Arms that it tripped.
@@ -48,6 +66,7 @@ class ArmedScored:
     columns: TelemetryColumns
     scored: Scored
     lanes: tuple[Lane, ...]
+    parts: tuple[Part, ...]
     lane_of: NDArray[np.int64] | None = None
     held: int = 0
     trips: tuple[Trip, ...] = ()
@@ -55,13 +74,6 @@ class ArmedScored:
     def lane(self, message: int) -> Lane:
         """Who scored a message."""
         return self.lanes[0 if self.lane_of is None else int(self.lane_of[message])]
-
-    def by_lane(self) -> list[tuple[Lane, NDArray[np.int64]]]:
-        """Each lane that has messages here, and their numbers."""
-        if self.lane_of is None:
-            return [(self.lanes[0], np.arange(len(self.columns.vehicle_ids)))]
-        parts = [(lane, np.flatnonzero(self.lane_of == i)) for i, lane in enumerate(self.lanes)]
-        return [(lane, messages) for lane, messages in parts if messages.size]
 
 
 class Watch(Protocol):
@@ -159,25 +171,26 @@ class ArmedScorer:
         Raises:
             ContractError: As `StreamScorer.process`.
         """
+        lanes = self._lineup.lanes
         if self._splitter is None:
             scored = self._streams[0].process(columns, now_ms=now_ms, replay=replay)
             if watch is not None:
-                watch.scored(self._lineup.lanes[0], columns, scored, now_ms)
-            return ArmedScored(columns, scored, self._lineup.lanes)
+                watch.scored(lanes[0], columns, scored, now_ms)
+            return ArmedScored(columns, scored, lanes, (Part(lanes[0], None, columns, scored),))
         lane_of = self._route[self._splitter.choose(columns.vehicle_ids)]
         if self._lineup.is_shadow:
             mine = np.flatnonzero(lane_of != NO_LANE)
-            columns, lane_of = _part(columns, mine, self._signals), lane_of[mine]
-        scored = self._process(columns, lane_of, now_ms=now_ms, replay=replay, watch=watch)
-        lanes = self._lineup.lanes
+            columns, lane_of = _some(columns, mine, self._signals), lane_of[mine]
+        parts = self._parts(columns, lane_of, now_ms=now_ms, replay=replay, watch=watch)
+        scored = _whole(columns, parts)
         if self._guard is None or replay:
-            return ArmedScored(columns, scored, lanes, lane_of)
+            return ArmedScored(columns, scored, lanes, parts, lane_of)
         admitted = self._guard.admit(lane_of, columns.counts, scored.transitions)
         if watch is not None and admitted.held:
             for number, openings in _held(scored.transitions, admitted.transitions, lane_of):
                 watch.held(lanes[number], openings)
         scored.transitions = admitted.transitions
-        return ArmedScored(columns, scored, lanes, lane_of, admitted.held, admitted.trips)
+        return ArmedScored(columns, scored, lanes, parts, lane_of, admitted.held, admitted.trips)
 
     def restore_open(self, vehicle_id: bytes, alert: OpenAlert) -> None:
         """State from storage that an alert is open; before anything live."""
@@ -274,7 +287,7 @@ class ArmedScorer:
             return 0
         return int(self._route[self._splitter.choose([vehicle_id])[0]])
 
-    def _process(
+    def _parts(
         self,
         columns: TelemetryColumns,
         lane_of: NDArray[np.int64],
@@ -282,27 +295,40 @@ class ArmedScorer:
         now_ms: int,
         replay: bool,
         watch: Watch | None,
-    ) -> Scored:
-        whole = Scored(
-            scores=np.empty(len(columns.event_time_ms), np.float32),
-            late=np.empty(len(columns.vehicle_ids), np.bool_),
-            stale=np.empty(len(columns.vehicle_ids), np.bool_),
-            transitions=[],
-        )
-        for number, stream in enumerate(self._streams):
+    ) -> tuple[Part, ...]:
+        """Score each lane's messages by its own model."""
+        parts = []
+        for number, (lane, stream) in enumerate(
+            zip(self._lineup.lanes, self._streams, strict=True)
+        ):
             messages = np.flatnonzero(lane_of == number)
-            if not messages.size:
-                continue
-            part = _part(columns, messages, stream.signals)
-            scored = stream.process(part, now_ms=now_ms, replay=replay)
-            if watch is not None:
-                watch.scored(self._lineup.lanes[number], part, scored, now_ms)
-            whole.scores[spans(columns.starts[messages], part.counts)] = scored.scores
-            whole.late[messages] = scored.late
-            whole.stale[messages] = scored.stale
-            whole.transitions += _moved(scored.transitions, messages)
-        whole.transitions.sort(key=lambda each: (each.message, each.reading_index))
-        return whole
+            if messages.size:
+                mine = _some(columns, messages, stream.signals)
+                scored = stream.process(mine, now_ms=now_ms, replay=replay)
+                if watch is not None:
+                    watch.scored(lane, mine, scored, now_ms)
+                parts.append(Part(lane, messages, mine, scored))
+        return tuple(parts)
+
+
+def _whole(columns: TelemetryColumns, parts: Iterable[Part]) -> Scored:
+    """The parts put back into the order of the poll."""
+    whole = Scored(
+        scores=np.empty(len(columns.event_time_ms), np.float32),
+        late=np.empty(len(columns.vehicle_ids), np.bool_),
+        stale=np.empty(len(columns.vehicle_ids), np.bool_),
+        transitions=[],
+    )
+    for part in parts:
+        messages = part.messages
+        assert messages is not None
+        rows = spans(columns.starts[messages], part.columns.counts)
+        whole.scores[rows] = part.scored.scores
+        whole.late[messages] = part.scored.late
+        whole.stale[messages] = part.scored.stale
+        whole.transitions += _moved(part.scored.transitions, messages)
+    whole.transitions.sort(key=lambda each: (each.message, each.reading_index))
+    return whole
 
 
 def _moved(transitions: Iterable[Transition], messages: NDArray[np.int64]) -> list[Transition]:
@@ -319,7 +345,7 @@ def _held(
     return [(lane, openings) for lane, openings in lanes.items() if openings]
 
 
-def _part(
+def _some(
     columns: TelemetryColumns, messages: NDArray[np.int64], signals: tuple[str, ...]
 ) -> TelemetryColumns:
     """Some of the messages and signals of a poll; `rejected` goes with none of them."""

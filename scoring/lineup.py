@@ -176,6 +176,9 @@ class _Search:
 
     def _or_running(self, found: Bundle | None, what: str) -> tuple[Bundle | None, tuple[str, ...]]:
         if found is not None:
+            version = found.manifest.version
+            if self.catalog.bundle(self.name, version) is None:
+                return found, (f"release {version} of {self.name} is gone; it goes on for now",)
             return found, ()
         remark = f"there is no usable release for {what} of {self.name}"
         if not self.running.lanes:

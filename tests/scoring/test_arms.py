@@ -121,7 +121,10 @@ def test_every_message_knows_its_lane() -> None:
     names = [splitter.arms[i].name for i in splitter.choose(VEHICLES)]
     assert [scored.lane(i).arm for i in range(4)] == names
     assert set(names) == {CHAMPION, "new"}
-    found = {lane.arm: messages.tolist() for lane, messages in scored.by_lane()}
+    found = {
+        part.lane.arm: [] if part.messages is None else part.messages.tolist()
+        for part in scored.parts
+    }
     assert found == {name: [i for i in range(4) if names[i] == name] for name in set(names)}
 
 
@@ -133,9 +136,8 @@ def test_without_an_experiment_it_is_the_stream_scorer() -> None:
     assert scored.scored.transitions == transitions
     assert scored.lane_of is None
     assert scored.lane(3).arm == CHAMPION
-    assert [(lane.arm, len(found)) for lane, found in scored.by_lane()] == [
-        (CHAMPION, len(messages))
-    ]
+    (part,) = scored.parts
+    assert (part.lane.arm, part.messages, part.scored) == (CHAMPION, None, scored.scored)
 
 
 def changed(scorer: ArmedScorer, lineup: Lineup, seen: Sequence[Message]) -> None:
@@ -272,5 +274,5 @@ def test_a_canary_with_a_bad_model_raises_a_handful_of_alerts_and_disturbs_nobod
     guarded.sideline({"new"})
     guarded.drop_all()
     again = process(guarded, fleet(3000, 4, rng))
-    assert {lane.arm for lane, _ in again.by_lane()} == {CHAMPION}
+    assert {part.lane.arm for part in again.parts} == {CHAMPION}
     assert (again.held, again.trips) == (0, ())

@@ -58,7 +58,9 @@ def test_a_champion_that_is_gone_goes_on_where_it_runs_and_is_said() -> None:
     whole = catalog_of("1", "2", traffic=Traffic(NAME, 1, {CHAMPION: "1"}))
     running = lineup_of(whole, REF)
     gone = whole.without_release(NAME, "1")
-    assert seen(lineup_of(gone, REF, running=running)) == [(CHAMPION, "1")]
+    kept = lineup_of(gone, REF, running=running)
+    assert seen(kept) == [(CHAMPION, "1")]
+    assert kept.remarks == ("release 1 of small is gone; it goes on for now",)
     elsewhere = lineup_of(
         gone.with_traffic(Traffic(NAME, 2, {CHAMPION: "7"})), REF, running=running
     )
