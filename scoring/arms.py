@@ -180,7 +180,7 @@ class ArmedScorer:
         lane_of = self._route[self._splitter.choose(columns.vehicle_ids)]
         if self._lineup.is_shadow:
             mine = np.flatnonzero(lane_of != NO_LANE)
-            columns, lane_of = _some(columns, mine, self._signals), lane_of[mine]
+            columns, lane_of = part_of(columns, mine, self._signals), lane_of[mine]
         parts = self._parts(columns, lane_of, now_ms=now_ms, replay=replay, watch=watch)
         scored = _whole(columns, parts)
         if self._guard is None or replay:
@@ -303,7 +303,7 @@ class ArmedScorer:
         ):
             messages = np.flatnonzero(lane_of == number)
             if messages.size:
-                mine = _some(columns, messages, stream.signals)
+                mine = part_of(columns, messages, stream.signals)
                 scored = stream.process(mine, now_ms=now_ms, replay=replay)
                 if watch is not None:
                     watch.scored(lane, mine, scored, now_ms)
@@ -345,10 +345,16 @@ def _held(
     return [(lane, openings) for lane, openings in lanes.items() if openings]
 
 
-def _some(
+def part_of(
     columns: TelemetryColumns, messages: NDArray[np.int64], signals: tuple[str, ...]
 ) -> TelemetryColumns:
-    """Some of the messages and signals of a poll; `rejected` goes with none of them."""
+    """Some of the messages and signals of a poll; `rejected` goes with none of them.
+
+    Args:
+        columns: The poll.
+        messages: Numbers of the messages, ascending.
+        signals: Among those of the poll.
+    """
     if len(messages) == len(columns.vehicle_ids) and signals == columns.signals:
         return replace(columns, rejected=[])
     counts = columns.counts[messages]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from motorcade.commands.models_replay import replay_command
 from motorcade.config import Config
 from motorcade.examples import ExampleGroup
 from motorcade.extras import needs
@@ -40,6 +41,9 @@ def command() -> None:
     named a champion, the newest release is it. Gateways, scorers and servers follow within
     seconds, without a restart.
     """
+
+
+command.add_command(replay_command)
 
 
 def _deed(function: Command) -> Command:
