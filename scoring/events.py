@@ -17,6 +17,7 @@ class EventKind(StrEnum):
     ROLLED_BACK = "rolled-back"
     DELETED = "deleted"
     EXPERIMENT_STARTED = "experiment-started"
+    EXPERIMENT_CHANGED = "experiment-changed"
     EXPERIMENT_STOPPED = "experiment-stopped"
     EXPERIMENT_DECIDED = "experiment-decided"
     INPUT_DRIFT = "input-drift"

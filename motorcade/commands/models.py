@@ -46,7 +46,7 @@ def command() -> None:
 command.add_command(replay_command)
 
 
-def _deed(function: Command) -> Command:
+def deed_options(function: Command) -> Command:
     """Options that say who does it, and why."""
     by = click.option("--by", default=None, help="Who does it. [default: the user's name]")
     reason = click.option("--reason", default="no reason given", help="Why, for the record.")
@@ -54,7 +54,8 @@ def _deed(function: Command) -> Command:
     return decorated
 
 
-def _as_deed(by: str | None, reason: str) -> "Deed":
+def as_deed(by: str | None, reason: str) -> "Deed":
+    """Who does it and why; the user where nobody is named."""
     from cloud.model_desk import Deed
 
     return Deed(by or _user(), reason)
@@ -117,7 +118,7 @@ def get(config: Config, model: str, file: Path) -> None:
 @command.command(example="motorcade models publish anomaly-7.motorcade --reason 'tuned by hand'")
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
 @click.option("--over", is_flag=True, help="Replace another model of the same name and version.")
-@_deed
+@deed_options
 @with_settings(None, "kafka")
 def publish(config: Config, file: Path, over: bool, by: str | None, reason: str) -> None:
     """Publish a bundle. Where nobody named a champion, it is the champion from now on."""
@@ -129,7 +130,7 @@ def publish(config: Config, file: Path, over: bool, by: str | None, reason: str)
             bundle = Bundle.load(file)
         except OSError as error:
             raise SettingsError(f"cannot read {file}: {error}") from error
-        model_desk.publish(config.section(KafkaSettings), bundle, _as_deed(by, reason), over=over)
+        model_desk.publish(config.section(KafkaSettings), bundle, as_deed(by, reason), over=over)
     manifest = bundle.manifest
     click.echo(f"{manifest.name}@{manifest.version} published, sha256 {manifest.model_sha256}")
 
@@ -141,7 +142,7 @@ def publish(config: Config, file: Path, over: bool, by: str | None, reason: str)
 @click.argument("model")
 @click.option("--alias", default=CHAMPION, show_default=True, help="What it is to be called.")
 @_stop_flag
-@_deed
+@deed_options
 @with_settings(None, "kafka")
 def promote(
     config: Config,
@@ -160,7 +161,7 @@ def promote(
         traffic = model_desk.promote(
             config.section(KafkaSettings),
             ref,
-            _as_deed(by, reason),
+            as_deed(by, reason),
             alias=alias,
             stop_experiment=stop_experiment,
         )
@@ -170,7 +171,7 @@ def promote(
 @command.command(example="motorcade models unset anomaly challenger")
 @click.argument("name")
 @click.argument("alias")
-@_deed
+@deed_options
 @with_settings(None, "kafka")
 def unset(config: Config, name: str, alias: str, by: str | None, reason: str) -> None:
     """Take an alias away; without a champion the newest release is it."""
@@ -178,7 +179,7 @@ def unset(config: Config, name: str, alias: str, by: str | None, reason: str) ->
         from cloud import model_desk
 
         traffic = model_desk.unset_alias(
-            config.section(KafkaSettings), name, alias, _as_deed(by, reason)
+            config.section(KafkaSettings), name, alias, as_deed(by, reason)
         )
     click.echo(f"{name} has no {alias}, generation {traffic.generation}")
 
@@ -186,7 +187,7 @@ def unset(config: Config, name: str, alias: str, by: str | None, reason: str) ->
 @command.command(example="motorcade models rollback anomaly --reason 'too many alerts'")
 @click.argument("name")
 @_stop_flag
-@_deed
+@deed_options
 @with_settings(None, "kafka")
 def rollback(config: Config, name: str, stop_experiment: bool, by: str | None, reason: str) -> None:
     """Make the former champion champion again; repeated, it goes further back."""
@@ -196,7 +197,7 @@ def rollback(config: Config, name: str, stop_experiment: bool, by: str | None, r
         traffic = model_desk.roll_back(
             config.section(KafkaSettings),
             name,
-            _as_deed(by, reason),
+            as_deed(by, reason),
             stop_experiment=stop_experiment,
         )
     click.echo(f"{name}@{traffic.champion} is {CHAMPION} again, generation {traffic.generation}")
@@ -205,14 +206,14 @@ def rollback(config: Config, name: str, stop_experiment: bool, by: str | None, r
 @command.command(example="motorcade models delete anomaly 20261101-0900")
 @click.argument("name")
 @click.argument("version")
-@_deed
+@deed_options
 @with_settings(None, "kafka")
 def delete(config: Config, name: str, version: str, by: str | None, reason: str) -> None:
     """Take a version out of the log; refused while an alias or an experiment uses it."""
     with needs("cloud"):
         from cloud import model_desk
 
-        model_desk.delete(config.section(KafkaSettings), name, version, _as_deed(by, reason))
+        model_desk.delete(config.section(KafkaSettings), name, version, as_deed(by, reason))
     click.echo(f"{name}@{version} deleted")
 
 
