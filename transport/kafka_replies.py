@@ -17,6 +17,7 @@ from transport.kafka import (
     Partition,
     PipelinedProducer,
     SchemaIds,
+    latest_offsets,
     make_consumer,
     partition_counts,
     register_schemas,
@@ -88,8 +89,8 @@ class ReplyChannel:
         partition = (name, random.randrange(counts[name]))
         self._producer.start()
         self._consumer.start()
-        _, end = self._consumer.watermarks(partition, self._timeout_s)
-        self._consumer.assign({partition: end})
+        ends = latest_offsets(self._kafka, name, timeout_s=self._timeout_s)
+        self._consumer.assign({partition: ends[partition[1]]})
         self._partition = partition
 
     def close(self) -> None:
@@ -135,12 +136,16 @@ class ReplyChannel:
             ContractError: Kafka refuses a request that was sent.
             SettingsError: Kafka refuses this client.
         """
+        values = self.receive_values(timeout_s)
+        return decode_responses(values, schema_id=self.ids.id_of(self._topics.responses))
+
+    def receive_values(self, timeout_s: float) -> list[bytes]:
+        """As `receive`, not decoded."""
         self._serve()
         messages = self._consumer.consume(1, timeout_s)
         if messages:
             messages += self._consumer.consume(RECEIVE_MAX - 1, 0.0)
-        values = [value or b"" for value in map(Message.value, messages)]
-        return decode_responses(values, schema_id=self.ids.id_of(self._topics.responses))
+        return [value or b"" for value in map(Message.value, messages)]
 
     def _serve(self) -> None:
         """Takes in what became of requests. One that did not arrive is sent again by the caller."""
