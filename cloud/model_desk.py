@@ -5,12 +5,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from schemas.errors import ContractError, MotorcadeError, Reason
+from schemas.topics import MODEL_EVENTS, RELEASES
 from scoring.bundle import Bundle
 from scoring.catalog import Catalog, ModelRef
 from scoring.events import EventKind, ModelEvent
 from scoring.traffic import CHALLENGER, CHAMPION, Arm, Traffic
 from transport.catalog import NEEDED_ONLY, CatalogFollower, delete_version, write_traffic
 from transport.events import publish_events
+from transport.kafka import require_topics
 from transport.releases import publish_release
 from transport.settings import KafkaSettings
 
@@ -117,21 +119,20 @@ def publish(kafka: KafkaSettings, bundle: Bundle, deed: Deed, *, over: bool = Fa
         TransientError, SettingsError: Kafka or the registry did not answer, or refuses.
     """
     manifest = bundle.manifest
+    require_topics(kafka, [RELEASES.name, MODEL_EVENTS.name])
     if not over:
         _refuse_other(kafka, bundle)
     publish_release(kafka, bundle)
-    _tell(
-        kafka,
-        ModelEvent(
-            EventKind.PUBLISHED,
-            manifest.name,
-            f"{manifest.name}@{manifest.version} published: {deed.reason}",
-            deed.by,
-            _now_ms(),
-            model_version=manifest.version,
-            values={"model_bytes": len(bundle.model)},
-        ),
+    event = ModelEvent(
+        EventKind.PUBLISHED,
+        manifest.name,
+        f"{manifest.name}@{manifest.version} published: {deed.reason}",
+        deed.by,
+        _now_ms(),
+        model_version=manifest.version,
+        values={"model_bytes": len(bundle.model)},
     )
+    publish_events(kafka, [event])
 
 
 def promote(
@@ -326,10 +327,6 @@ def _arms(traffic: Traffic, version: str) -> tuple[Arm, ...]:
 
 def _follower(kafka: KafkaSettings, name: str | None) -> CatalogFollower:
     return CatalogFollower(kafka, None if name is None else {name}, limits=NEEDED_ONLY)
-
-
-def _tell(kafka: KafkaSettings, event: ModelEvent) -> None:
-    publish_events(kafka, [event])
 
 
 def _now_ms() -> int:

@@ -148,6 +148,8 @@ class TrainSettings:
 
     Attributes:
         name: Model name; the scorer and the gateways follow releases of it.
+        alias: What the release is called from now on, such as challenger. Empty: nothing; it is
+            the champion where nobody named another.
         since_ms: Read telemetry whose record time is at least this, milliseconds since the epoch;
             None: from the first record.
         until_ms: Up to before this record time; None: to the end.
@@ -172,6 +174,7 @@ class TrainSettings:
     """
 
     name: str = "anomaly"
+    alias: str = ""
     since_ms: int | None = None
     until_ms: int | None = None
     offsets: str = ""

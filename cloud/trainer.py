@@ -13,12 +13,14 @@ from collections.abc import Callable
 
 from cloud.fitting import Source, fit_bundle
 from cloud.gathering import Gathered, gather
+from cloud.model_desk import Deed, promote, publish
 from cloud.settings import TrainSettings
 from cloud.training import TrainingProcess
 from schemas.errors import MotorcadeError
 from schemas.topics import TELEMETRY
 from scoring.bundle import Bundle
-from transport.releases import newest_release, publish_release
+from scoring.catalog import ModelRef
+from transport.releases import newest_release
 from transport.settings import KafkaSettings
 
 Progress = Callable[[str], None]
@@ -40,7 +42,8 @@ def train(
     Raises:
         SettingsError: A topic is missing, TensorFlow is, or the stretch has too little in it.
         TransientError: Kafka or the registry did not answer.
-        MotorcadeError: Training failed, or another release overtook this one.
+        MotorcadeError: Training failed, another release overtook this one, or it was to be the
+            champion while an experiment runs.
     """
     tell = on_progress or (lambda _: None)
     with TrainingProcess(timeout_s=settings.timeout_s) as process:
@@ -54,25 +57,29 @@ def train(
             now_ms=time.time_ns() // 1_000_000,
         )
     tell(f"trained {bundle.manifest.name} {bundle.manifest.version}")
-    published = _publish(kafka, bundle)
-    tell(f"published {bundle.manifest.name} {bundle.manifest.version}")
+    published = _publish(kafka, bundle, settings.alias)
+    called = f" as {settings.alias}" if settings.alias else ""
+    tell(f"published {bundle.manifest.name} {bundle.manifest.version}{called}")
     return published
 
 
-def _publish(kafka: KafkaSettings, bundle: Bundle) -> Bundle:
-    """Publish, and read back what followers will see.
+def _publish(kafka: KafkaSettings, bundle: Bundle, alias: str) -> Bundle:
+    """Publish, read back what followers will see, and give it its alias.
 
     Raises:
         MotorcadeError: The newest release is another one: somebody else published meanwhile.
     """
-    publish_release(kafka, bundle)
-    found = newest_release(kafka, bundle.manifest.name)
+    manifest = bundle.manifest
+    deed = Deed("trainer", f"trained on {manifest.provenance.readings} readings")
+    publish(kafka, bundle, deed)
+    found = newest_release(kafka, manifest.name)
     if found != bundle:
         newest = found.manifest.version if found else "none"
         raise MotorcadeError(
-            f"published {bundle.manifest.version}, but the newest release of "
-            f"{bundle.manifest.name} is {newest}"
+            f"published {manifest.version}, but the newest release of {manifest.name} is {newest}"
         )
+    if alias:
+        promote(kafka, ModelRef(manifest.name, manifest.version), deed, alias=alias)
     return found
 
 

@@ -5,7 +5,7 @@
                                       ▼ │ alerts
                                   scoring loop ─► MQTT (retained)
                                       ▲
-                 model.releases ─► release loop
+  model.releases, model.traffic ─► release loop
 
 Every thread works from the spool, and none may die unnoticed: the first error stops them all, and
 `run` raises it.
@@ -37,10 +37,10 @@ from edge.store_loop import StoreLoop
 from schemas.errors import TransientError
 from schemas.records import Record
 from schemas.topics import mqtt_ack, mqtt_label, mqtt_telemetry
+from transport.catalog import NEEDED_ONLY, CatalogFollower
 from transport.kafka import KafkaSettings
 from transport.metric_kinds import at_scrape
 from transport.mqtt import AVRO_CONTENT_TYPE, Incoming, MqttClient, SessionSettings
-from transport.releases import ReleaseFollower
 from transport.settings import MqttSettings
 
 __all__ = ["CheckResult", "Gateway", "check", "run"]
@@ -171,7 +171,7 @@ class Gateway:
     def _make_releases(self) -> ReleaseLoop:
         return ReleaseLoop(
             self._settings,
-            ReleaseFollower(self._kafka, self._settings.model_name),
+            CatalogFollower(self._kafka, {self._settings.model_name}, limits=NEEDED_ONLY),
             ModelStore(self._settings.models_path),
             self._spool,
             offer=self._scoring.offer,

@@ -14,6 +14,8 @@ class Mark(StrEnum):
     """Offset in `gateway.positions` from which this spool's records are to be sought."""
     RELEASE_REFUSED = "release_refused"
     """Offset plus one in `model.releases` up to which broken releases have their dead letter."""
+    TRAFFIC_REFUSED = "traffic_refused"
+    """The same of `model.traffic`."""
     SCORED = "scored"
     IDENTITY = "identity"
     VEHICLE_DROPS = "vehicle_drops"

@@ -25,6 +25,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "score": ("score", "Score the fleet's readings in Kafka, exactly once."),
     "serve": ("serve", "Serve the models of the log over REST and gRPC."),
     "monitor": ("monitor", "Watch drift, quality and experiments; roll back and promote."),
+    "dead-letters": (
+        "dead_letters",
+        "Look at what could not be processed, and send it back.",
+    ),
     "watch": ("watch", "Look at what comes out."),
     "bench": ("bench", "Measure this machine."),
     "doctor": ("doctor", "Say what is missing on this machine, with the fix."),

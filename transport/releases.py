@@ -6,9 +6,6 @@ and of a version that was published twice the later record. A model too large fo
 on `model.chunks`, see `transport.chunks`.
 """
 
-from types import TracebackType
-from typing import Self
-
 from schemas.errors import ContractError, Reason, TransientError
 from schemas.records import encode_confluent
 from schemas.topics import CHUNKS, RELEASES
@@ -33,7 +30,6 @@ __all__ = [
     "PARTITION",
     "BrokenRelease",
     "Release",
-    "ReleaseFollower",
     "newest_release",
     "publish_release",
     "release_key",
@@ -118,54 +114,3 @@ def newest_release(settings: KafkaSettings, name: str) -> Bundle | None:
         catalog = follower.read_to_end(CATCH_UP_TIMEOUT_S)
     versions = catalog.versions(name)
     return catalog.bundle(name, versions[-1]) if versions else None
-
-
-class ReleaseFollower:
-    """Gives the champion of one name as it changes: a narrow view of `CatalogFollower`.
-
-    Belongs to one thread, as that does.
-    """
-
-    def __init__(self, settings: KafkaSettings, name: str) -> None:
-        self._follower = CatalogFollower(settings, {name})
-        self._name = name
-        self._given: Bundle | None = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Drop the connection; a later `poll` starts again with the champion."""
-        self._given = None
-        self._follower.close()
-
-    @property
-    def last_error(self) -> TransientError | None:
-        """Why Kafka cannot be reached now."""
-        return self._follower.last_error
-
-    def poll(self, timeout_s: float) -> list[Release]:
-        """Records that cannot be used, and behind them the champion where it is another one.
-
-        Args:
-            timeout_s: Longest wait for something new.
-
-        Raises:
-            SettingsError: Kafka or the registry refuses this client.
-        """
-        news = self._follower.poll(timeout_s)
-        found: list[Release] = list(news.broken)
-        version = news.catalog.champion(self._name)
-        champion = None if version is None else news.catalog.bundle(self._name, version)
-        if news.changed and champion is not None and champion != self._given:
-            self._given = champion
-            found.append(champion)
-        return found

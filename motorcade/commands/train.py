@@ -14,7 +14,9 @@ from transport.settings import KafkaSettings
 
 @click.command(
     cls=ExampleCommand,
-    example="motorcade train --since 5m\nmotorcade train --offsets 0:0-5000,1:0-4800",
+    example="motorcade train --since 5m\n"
+    "motorcade train --offsets 0:0-5000,1:0-4800\n"
+    "motorcade train --since 1h --alias challenger",
     short_help="Train a model on a stretch of the Kafka log and publish it.",
 )
 @click.option("--since", type=Moment(), help="From here on: an age like 5m, or a time.")
@@ -24,8 +26,9 @@ from transport.settings import KafkaSettings
 def command(config: Config, since: int | None, until: int | None, progress: bool) -> None:
     """Train an autoencoder straight from Kafka, and publish it on model.releases.
 
-    Gateways and scorers that follow the name load it without a restart. The offsets that it
-    learned from stand in its manifest.
+    Gateways and scorers that follow the name load it without a restart, as long as nobody named
+    another champion with `motorcade models promote`. The offsets that it learned from stand in
+    its manifest.
     """
     log_to_stderr()
     given = {"since_ms": since, "until_ms": until}

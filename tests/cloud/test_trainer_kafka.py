@@ -6,6 +6,7 @@ from cloud_kafka import now_ms, publish_records, publish_telemetry
 from trainer_fleet import START_MS, poll
 
 from cloud.gathering import gather, parse_offsets
+from cloud.model_desk import list_models
 from cloud.settings import TrainSettings
 from cloud.trainer import train
 from deploy.stack import Stack
@@ -57,6 +58,10 @@ def test_a_stretch_of_the_log_becomes_a_release(kafka: KafkaSettings) -> None:
     assert (source.topic, source.readings, source.vehicles) == (TELEMETRY.name, 720, 12)
     assert newest_release(kafka, settings.name) == bundle
     assert told[0] == "read 720 readings of 12 vehicles"
+    challenger = train(replace(settings, alias="challenger"), kafka, on_progress=told.append)
+    assert told[-1].endswith(" as challenger")
+    rows = {row.version: row.aliases for row in list_models(kafka, settings.name)}
+    assert rows[challenger.manifest.version] == ("champion", "challenger")
 
 
 @pytest.mark.integration

@@ -3,6 +3,7 @@
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 
 import pytest
@@ -38,9 +39,13 @@ from schemas.topics import (
     RELEASES,
     TELEMETRY,
     TOPICS,
+    TRAFFIC,
     Topic,
 )
 from scoring.bundle import Bundle
+from scoring.catalog import Catalog
+from scoring.traffic import Traffic
+from transport.catalog import write_traffic
 from transport.kafka import Outgoing, ensure_topics, publish, register_schemas
 from transport.releases import publish_release, release_key
 from transport.settings import KafkaSettings, MqttSettings
@@ -320,6 +325,53 @@ def test_bad_models_are_dead_letters_and_the_old_one_goes_on(world: World, fleet
     assert [(a["state"], a["model_version"]) for a in alerts] == [("OPEN", "1"), ("CLOSED", "4")]
     assert len(world.mine(DEAD_LETTERS)) == 2
     assert identities(world.mine(TELEMETRY)) == expected(car, 8)
+
+
+def test_promotion_and_rollback_reach_a_running_gateway(world: World, fleet: Fleet) -> None:
+    car = world.vehicle("a")
+
+    def used() -> list[str]:
+        """Versions that scored, as the heartbeats tell."""
+        found = [status["model_version"] for status in world.mine(GATEWAY_STATUS)]
+        return [version for version, _ in groupby(filter(None, found))]
+
+    def change(decide: Callable[[Catalog, Traffic], Traffic]) -> None:
+        write_traffic(world.kafka, world.name, decide, by="test", reason="")
+
+    publish_release(world.kafka, world.bundle("1"))
+    with running(world.gateway(status_interval_s=0.2)) as gateway:
+        until("the only release scores", lambda: used() == ["1"])
+        change(lambda catalog, traffic: traffic.promoted("1", champion_now="1"))
+        publish_release(world.kafka, world.bundle("2"))
+        publish_release(world.kafka, world.bundle("3"))
+        change(lambda catalog, traffic: traffic.promoted("3", champion_now="1"))
+        until("the promoted one scores", lambda: used() == ["1", "3"])
+        change(lambda catalog, traffic: traffic.rolled_back(catalog.former_champions(world.name)))
+        until("the former champion scores", lambda: used() == ["1", "3", "1"])
+        fleet.send(car, 1)
+        fleet.settle()
+        assert gateway.stop() == 0
+        gateway.start()
+        until("it is kept on the disk", lambda: gateway.log().count(f"{world.name} 1") >= 2)
+        fleet.send(car, 2)
+        fleet.settle()
+        until("it goes on", lambda: len(world.mine(TELEMETRY)) == 2)
+        assert gateway.stop() == 0
+    assert used() == ["1", "3", "1"]
+    assert world.mine(DEAD_LETTERS) == []
+
+
+def test_a_broken_word_on_traffic_is_one_dead_letter(world: World) -> None:
+    world.install()
+    with running(world.gateway()) as gateway:
+        publish(world.kafka, [Outgoing(TRAFFIC.name, b"junk", world.name.encode(), 0)])
+        letters = world.wait_for(DEAD_LETTERS, 1)
+        assert gateway.stop() == 0
+        gateway.start()
+        until("said again, not written again", lambda: "still refused" in gateway.log())
+        assert gateway.stop() == 0
+    assert (letters[0]["topic"], letters[0]["reason"]) == (TRAFFIC.name, Reason.NOT_AVRO)
+    assert len(world.mine(DEAD_LETTERS)) == 1
 
 
 def test_repeats_reordering_reboot_and_a_clock_that_jumps(world: World, fleet: Fleet) -> None:

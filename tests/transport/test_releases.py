@@ -1,19 +1,19 @@
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from catalog_bundles import poll_until
 
 from deploy.stack import Stack
 from schemas.errors import ContractError, Reason, SettingsError
 from schemas.records import encode_confluent
 from schemas.topics import RELEASES
 from scoring.bundle import Bundle
+from transport.catalog import CatalogFollower
 from transport.kafka import KafkaSettings, Outgoing, ensure_topics, publish, register_schemas
 from transport.releases import (
     BrokenRelease,
-    Release,
-    ReleaseFollower,
     newest_release,
     publish_release,
     release_key,
@@ -22,7 +22,6 @@ from transport.releases import (
 pytestmark = pytest.mark.integration
 
 SMALL = Path(__file__).parent.parent / "scoring" / "data" / "small.motorcade"
-POLLS_MAX = 200
 
 
 @pytest.fixture(scope="module")
@@ -51,37 +50,17 @@ def publish_raw(kafka: KafkaSettings, bundle: Bundle, change: Callable[[bytes], 
     publish(kafka, [Outgoing(RELEASES.name, change(value), key, 0, headers=(("who", b"test"),))])
 
 
-def polled(follower: ReleaseFollower) -> Iterator[Release]:
-    """What comes out, one by one, for a bounded number of polls."""
-    for _ in range(POLLS_MAX):
-        yield from follower.poll(0.1)
-
-
 def test_a_release_is_read_back_as_it_was(kafka: KafkaSettings) -> None:
     publish_release(kafka, named("read-back"))
     assert newest_release(kafka, "read-back") == named("read-back")
     assert newest_release(kafka, "never-published") is None
 
 
-def test_a_follower_begins_with_the_newest_and_goes_on(kafka: KafkaSettings) -> None:
-    for version in ("1", "2", "3"):
-        publish_release(kafka, named("follow", version))
+def test_the_newest_is_the_one_that_was_published_last(kafka: KafkaSettings) -> None:
+    for version in ("1", "2", "3", "2"):
+        publish_release(kafka, named("newest", version))
     publish_release(kafka, named("other", "9"))
-    with ReleaseFollower(kafka, "follow") as follower:
-        found = polled(follower)
-        assert next(found) == named("follow", "3")
-        publish_release(kafka, named("other", "10"))
-        publish_release(kafka, named("follow", "4"))
-        assert next(found) == named("follow", "4")
-        publish_release(kafka, named("follow", "2"))
-        assert next(found) == named("follow", "2")
-
-
-def test_a_follower_waits_for_the_first_release(kafka: KafkaSettings) -> None:
-    with ReleaseFollower(kafka, "later") as follower:
-        assert follower.poll(0.1) == []
-        publish_release(kafka, named("later"))
-        assert next(polled(follower)) == named("later")
+    assert newest_release(kafka, "newest") == named("newest", "2")
 
 
 def test_broken_releases_come_with_what_a_dead_letter_needs(kafka: KafkaSettings) -> None:
@@ -90,23 +69,19 @@ def test_broken_releases_come_with_what_a_dead_letter_needs(kafka: KafkaSettings
     publish_release(kafka, good)
     tampered = named("broken", "2")
     publish_raw(kafka, Bundle(tampered.manifest, good.model[:-1] + b"?"), bytes)
-    with ReleaseFollower(kafka, "broken") as follower:
-        found = polled(follower)
-        refused = next(found)
-        assert isinstance(refused, BrokenRelease)
+    with CatalogFollower(kafka, {"broken"}) as follower:
+        # The broken one before the newest sound one is history.
+        [refused] = poll_until(follower, lambda news: news.ready)[-1].broken
         assert refused.error.reason is Reason.MODEL_HASH
         assert (refused.key, refused.headers) == (b"broken/2", (("who", b"test"),))
-        # The broken one before the newest sound one is history.
-        assert next(found) == good
         publish_raw(kafka, named("broken", "3"), lambda value: b"\x00\xff\xff\xff\xff" + value[5:])
         publish_raw(kafka, named("broken", "4"), lambda value: b"junk")
-        reasons = []
-        for _ in range(2):
-            refused = next(found)
-            assert isinstance(refused, BrokenRelease)
-            reasons.append(refused.error.reason)
+        found: list[BrokenRelease] = []
+        poll_until(follower, lambda news: not found.extend(news.broken) and len(found) == 2)
+        reasons = [each.error.reason for each in found]
         assert reasons == [Reason.UNKNOWN_SCHEMA_ID, Reason.NOT_AVRO]
-        assert refused.payload == b"junk"
+        assert found[-1].payload == b"junk"
+    assert newest_release(kafka, "broken") == good
 
 
 def test_a_broken_bundle_is_not_published(kafka: KafkaSettings) -> None:
@@ -117,15 +92,7 @@ def test_a_broken_bundle_is_not_published(kafka: KafkaSettings) -> None:
     assert newest_release(kafka, "unsound") is None
 
 
-def test_without_kafka_a_follower_gives_nothing_and_says_why() -> None:
-    nowhere = KafkaSettings(bootstrap_servers="127.0.0.1:1", registry_url="http://127.0.0.1:1")
-    with ReleaseFollower(nowhere, "any") as follower:
-        assert follower.poll(0.05) == []
-        assert follower.last_error is not None
-        assert follower.poll(0.05) == []
-
-
 def test_a_refusal_by_kafka_is_no_silence() -> None:
     bad = KafkaSettings(registry_url="no address")
-    with ReleaseFollower(bad, "any") as follower, pytest.raises(SettingsError, match="registry"):
+    with CatalogFollower(bad) as follower, pytest.raises(SettingsError, match="registry"):
         follower.poll(0.05)

@@ -106,11 +106,11 @@ class CatalogBuilder:
 
         The topics keep no order between them: it may stand on `model.releases` already.
         """
-        return any(key not in self._shelf for key in self._shelf.pinned() - self._not_there)
+        return any(key not in self._shelf for key in self._shelf.referred() - self._not_there)
 
     def read_all_releases(self) -> None:
         """What traffic refers to and has not come is not in the log."""
-        self._not_there |= {key for key in self._shelf.pinned() if key not in self._shelf}
+        self._not_there |= {key for key in self._shelf.referred() if key not in self._shelf}
 
     def to_load(self) -> list[Entry]:
         """Versions to hold whose bytes are to be read, in order of the log."""

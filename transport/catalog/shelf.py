@@ -19,10 +19,10 @@ SLACK = 0.25
 class Limits:
     """How much of the log a follower holds.
 
-    What traffic refers to (aliases and the arms of an experiment) and the newest version of each
-    name are always held, also beyond these limits: at most some eighty versions of a name. What
-    else there is, is held from the newest to the oldest; beyond a limit it falls out of the
-    catalog, and comes back when traffic refers to it.
+    What traffic refers to (aliases and the arms of an experiment), and the newest version where
+    nobody named a champion, are always held, also beyond these limits: at most some eighty
+    versions of a name. What else there is, is held from the newest to the oldest; beyond a limit
+    it falls out of the catalog, and comes back when traffic refers to it.
 
     Attributes:
         versions_max: Versions of a name.
@@ -33,8 +33,8 @@ class Limits:
     bytes_max: int = 256_000_000
 
 
-NEEDED_ONLY = Limits(versions_max=1, bytes_max=0)
-"""For one-off questions: nothing beyond what is always held."""
+NEEDED_ONLY = Limits(versions_max=0, bytes_max=0)
+"""Nothing beyond what is always held: for one-off questions, and where memory is short."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,12 +69,11 @@ def wanted(entries: Iterable[Entry], pinned: Collection[Key], limits: Limits) ->
 
     Args:
         entries: All that are in the log.
-        pinned: Those that traffic refers to.
+        pinned: Those that are always held.
         limits: Beyond which others fall out.
     """
     newest_first = sorted(entries, key=lambda entry: entry.offset, reverse=True)
-    newest = {entry.key[0]: entry.key for entry in reversed(newest_first)}
-    kept = {e.key for e in newest_first if e.key in pinned or newest[e.key[0]] == e.key}
+    kept = {entry.key for entry in newest_first if entry.key in pinned}
     versions = Counter(name for name, _ in kept)
     held_bytes = sum(entry.model_bytes for entry in newest_first if entry.key in kept)
     for entry in newest_first:
@@ -146,13 +145,23 @@ class Shelf:
         else:
             self._traffics[name] = traffic
 
-    def pinned(self) -> set[Key]:
+    def referred(self) -> set[Key]:
         """Versions that traffic refers to, in the log or not."""
         return {key for traffic in self._traffics.values() for key in references(traffic)}
 
     def missing(self) -> set[Key]:
         """Versions to hold whose bytes are not here."""
-        return wanted(self._entries.values(), self.pinned(), self._limits) - set(self._held)
+        return self._wanted() - set(self._held)
+
+    def _wanted(self) -> set[Key]:
+        in_order = sorted(self._entries.values(), key=lambda entry: entry.offset)
+        newest = {entry.key[0]: entry.key for entry in in_order}
+        unnamed = {
+            key
+            for name, key in newest.items()
+            if name not in self._traffics or self._traffics[name].champion is None
+        }
+        return wanted(in_order, self.referred() | unnamed, self._limits)
 
     def catalog(self) -> Catalog:
         """What is held, in the order of the log."""
@@ -177,5 +186,5 @@ class Shelf:
         if held_bytes > limits.bytes_max * (1 + slack) or (
             max(versions.values(), default=0) > limits.versions_max * (1 + slack)
         ):
-            keep = wanted(self._entries.values(), self.pinned(), limits)
+            keep = self._wanted()
             self._held = {key: bundle for key, bundle in self._held.items() if key in keep}

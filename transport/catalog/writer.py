@@ -17,7 +17,6 @@ from schemas.errors import (
     FencedError,
     MotorcadeError,
     Reason,
-    SettingsError,
     TransientError,
 )
 from schemas.records import encode_confluent
@@ -38,8 +37,8 @@ from transport.kafka import (
     TransactionalProducer,
     latest_offsets,
     make_consumer,
-    partition_counts,
     register_schemas,
+    require_topics,
 )
 from transport.release_records import PARTITION, release_key
 from transport.settings import KafkaSettings
@@ -214,7 +213,7 @@ def _written(
     limits: Limits,
 ) -> T:
     """Decide and write as the only writer of a model; begins anew where another one was faster."""
-    _refuse_missing_topics(settings)
+    require_topics(settings, [RELEASES.name, TRAFFIC.name, MODEL_EVENTS.name])
     ids = register_schemas(settings, [RELEASES, CHUNKS, TRAFFIC, MODEL_EVENTS])
     rng = random.Random()
     plan: Plan[T] | None = None
@@ -278,16 +277,6 @@ def _await_settled(settings: KafkaSettings) -> None:
             if time.monotonic() > until_s:
                 raise TransientError(f"a transaction on {topic} is open")
             time.sleep(_SETTLE_PAUSE_S)
-
-
-def _refuse_missing_topics(settings: KafkaSettings) -> None:
-    counts = partition_counts(settings, [RELEASES.name, TRAFFIC.name, MODEL_EVENTS.name])
-    missing = [topic for topic, count in counts.items() if not count]
-    if missing:
-        raise SettingsError(
-            f"there is no topic {', '.join(missing)} at {settings.bootstrap_servers}; "
-            "`motorcade topics create` makes what is missing"
-        )
 
 
 def _now_ms() -> int:

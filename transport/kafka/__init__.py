@@ -19,6 +19,7 @@ from transport.kafka.admin import (
     delete_topics,
     ensure_topics,
     partition_counts,
+    require_topics,
 )
 from transport.kafka.consumer import (
     GroupMetadata,
@@ -62,5 +63,6 @@ __all__ = [
     "read_range",
     "read_to_end",
     "register_schemas",
+    "require_topics",
     "spans",
 ]

@@ -9,7 +9,7 @@ from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
-from schemas.errors import TransientError
+from schemas.errors import SettingsError, TransientError
 from schemas.topics import TOPICS, Topic
 from transport.kafka.config import client_config
 from transport.kafka.faults import kafka_error, translate, translated
@@ -90,6 +90,24 @@ class TopicDirectory:
             known = self._admin.list_topics(timeout=self._timeout_s).topics
         self._counts = {name: len(topic.partitions) for name, topic in known.items()}
         self._asked_s = time.monotonic()
+
+
+def require_topics(
+    settings: KafkaSettings, topics: Iterable[str], *, timeout_s: float = 30.0
+) -> None:
+    """Refuse to go on where topics are missing: writing to one would only time out.
+
+    Raises:
+        SettingsError: They are missing.
+        TransientError: Kafka did not answer in time.
+    """
+    counts = partition_counts(settings, topics, timeout_s=timeout_s)
+    missing = [topic for topic, count in counts.items() if not count]
+    if missing:
+        raise SettingsError(
+            f"there is no topic {', '.join(missing)} at {settings.bootstrap_servers}; "
+            "`motorcade topics create` makes what is missing"
+        )
 
 
 def delete_topics(
