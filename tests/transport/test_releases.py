@@ -77,7 +77,8 @@ def test_broken_releases_come_with_what_a_dead_letter_needs(kafka: KafkaSettings
         publish_raw(kafka, named("broken", "3"), lambda value: b"\x00\xff\xff\xff\xff" + value[5:])
         publish_raw(kafka, named("broken", "4"), lambda value: b"junk")
         found: list[BrokenRelease] = []
-        poll_until(follower, lambda news: not found.extend(news.broken) and len(found) == 2)
+        while len(found) < 2:
+            found += poll_until(follower, lambda news: bool(news.broken))[-1].broken
         reasons = [each.error.reason for each in found]
         assert reasons == [Reason.UNKNOWN_SCHEMA_ID, Reason.NOT_AVRO]
         assert found[-1].payload == b"junk"
