@@ -18,7 +18,8 @@ same release gives the same bits wherever it runs. Options follow as in a URL, `
 - `timeout_s=5`: longest wait for one answer before it is asked for again
 - `refused_s=60`: how long a refusal is asked again before the scorer ends
 - `signature=serving_default`: which of a model's signatures; `tfserving:` only
-- `binary=off`: JSON instead of the binary tensor extension; `rpc+http:` only
+- `binary=off` or `on`: JSON or the binary tensor extension, whatever the server says that it
+  speaks; `rpc+http:` only
 
 Light: reading a spec imports no client library and no array.
 """
@@ -79,7 +80,7 @@ class Deployment:
         timeout_s: Longest wait for one answer.
         refused_s: How long a refusal is asked again.
         signature: Of TensorFlow Serving.
-        binary: Whether REST uses the binary tensor extension.
+        binary: Whether REST uses the binary tensor extension; None: where the server speaks it.
     """
 
     ref: ModelRef
@@ -89,7 +90,7 @@ class Deployment:
     timeout_s: float = 5.0
     refused_s: float = 60.0
     signature: str = "serving_default"
-    binary: bool = True
+    binary: bool | None = None
 
     @staticmethod
     def parse(spec: str) -> "Deployment":
@@ -115,7 +116,7 @@ class Deployment:
             timeout_s=_seconds(spec, options, "timeout_s", 5.0),
             refused_s=_seconds(spec, options, "refused_s", 60.0),
             signature=options.get("signature", "serving_default"),
-            binary=_switch(spec, options, "binary", default=True),
+            binary=_switch(spec, options, "binary", default=True) if "binary" in options else None,
         )
 
     @property

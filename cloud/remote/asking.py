@@ -87,15 +87,17 @@ class Asker(Protocol):
 
     Attributes:
         address: For people.
-        request_bytes: Largest matrix of one request.
         in_flight: Requests under way at most.
         timeout_s: Longest wait for one answer; then it is a TransientError.
     """
 
     address: str
-    request_bytes: int
     in_flight: int
     timeout_s: float
+
+    @property
+    def request_bytes(self) -> int:
+        """Largest matrix of one request; known once the model was described."""
 
     def start(self) -> None:
         """Get ready; does not talk to the server yet. Raises SettingsError."""

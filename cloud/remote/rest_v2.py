@@ -1,8 +1,8 @@
 """The Open Inference Protocol V2 over REST, as a client; the only module that imports urllib3.
 
-Tensors travel by the binary tensor extension. A server that refuses it is asked with JSON from
-then on. JSON has no NaN: rows with absent features are `null` there, which our server takes; a
-foreign server gets normalised rows, which have none.
+Tensors travel by the binary tensor extension where the server says that it speaks it, as JSON
+otherwise. JSON has no NaN: absent features are `null` there, which our server takes; a foreign
+server gets normalised rows, which have none.
 """
 
 import contextlib
@@ -34,6 +34,7 @@ JSON_REQUEST_BYTES = 100_000
 
 ANSWER_BYTES_MAX = 16_000_000
 HEADER_LENGTH = "Inference-Header-Content-Length"
+BINARY_EXTENSION = "binary_tensor_data"
 
 _NOT_READY = frozenset({404, 409})
 _TRANSIENT = frozenset({408, 423, 425, 429})
@@ -45,17 +46,21 @@ class RestV2Asker:
     Args:
         url: `http://host:port` or `https://host:port`.
         timeout_s: Longest wait for an answer.
-        binary: Whether to try the binary tensor extension.
+        binary: Whether to use the binary tensor extension; None: where the server speaks it.
     """
 
-    def __init__(self, url: str, *, timeout_s: float, binary: bool = True) -> None:
+    def __init__(self, url: str, *, timeout_s: float, binary: bool | None = None) -> None:
         self.address = url
         self.timeout_s = timeout_s
-        self.request_bytes = REQUEST_BYTES if binary else JSON_REQUEST_BYTES
         self.in_flight = IN_FLIGHT
-        self._binary = binary
-        self._proven = False
+        self._asked_for = binary
+        self._binary = bool(binary)
         self._pool: urllib3.HTTPConnectionPool | None = None
+
+    @property
+    def request_bytes(self) -> int:
+        """As of `Asker`."""
+        return REQUEST_BYTES if self._binary else JSON_REQUEST_BYTES
 
     def start(self) -> None:
         """As of `Asker`."""
@@ -69,6 +74,8 @@ class RestV2Asker:
 
     def describe(self, model: str, version: str) -> Described:
         """As of `Asker`."""
+        if self._asked_for is None:
+            self._binary = BINARY_EXTENSION in self._extensions()
         found = _json(self._request("GET", _path(model, version))[0])
         try:
             return Described(_tensors(found.get("inputs")), _tensors(found.get("outputs")))
@@ -77,17 +84,14 @@ class RestV2Asker:
 
     def ask(self, ask: Ask) -> Answer:
         """As of `Asker`."""
-        if not self._binary:
-            return self._ask_json(ask)
+        return self._ask_binary(ask) if self._binary else self._ask_json(ask)
+
+    def _extensions(self) -> list[str]:
+        """What the server says that it speaks; a server need not say anything."""
         try:
-            answer = self._ask_binary(ask)
-        except ContractError:
-            if self._proven:
-                raise
-            answer = self._ask_json(ask)
-            self._binary, self.request_bytes = False, JSON_REQUEST_BYTES
-        self._proven = True
-        return answer
+            return list(map(str, _json(self._request("GET", "/v2")[0]).get("extensions") or ()))
+        except (NotReadyError, ContractError):
+            return []
 
     def _ask_binary(self, ask: Ask) -> Answer:
         raw = ask.rows.tobytes()

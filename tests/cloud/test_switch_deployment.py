@@ -30,12 +30,14 @@ def test_a_spec_says_where_and_which(spec: str, kind: Kind, ref: ModelRef, targe
 def test_options_follow_as_in_a_url() -> None:
     found = Deployment.parse("rpc+http://h:1/a?versions=off&timeout_s=0.5&binary=off&refused_s=3")
     assert not found.with_version
-    assert not found.binary
+    assert found.binary is False
     assert (found.timeout_s, found.refused_s) == (0.5, 3.0)
     serving = Deployment.parse("tfserving://h:1/a?signature=other")
     assert (serving.signature, serving.with_version) == ("other", False)
     assert Deployment.parse("tfserving://h:1/a?versions=on").with_version
-    assert Deployment.parse("rpc://h:1/a").with_version
+    plain = Deployment.parse("rpc://h:1/a")
+    assert plain.with_version
+    assert plain.binary is None
 
 
 @pytest.mark.parametrize(
