@@ -1,0 +1,67 @@
+"""One switch: the same topic and release, scored by each deployment, gives the same records."""
+
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import door_ground
+import pytest
+import serving_server
+from scorer_fleet import Ground, Models, drive, small_bundle
+from serving_models import catalog_of
+from switch_ground import beside, kafka_of, made, switched
+
+from cloud.serving.kafka_door import DoorTopics
+from cloud.serving.repository import ModelRepository
+from deploy.stack import Stack
+from scoring.bundle import Bundle
+from transport.kafka import KafkaSettings, ensure_topics, register_schemas
+
+pytestmark = pytest.mark.integration
+
+
+@contextmanager
+def kafka_door(kafka: KafkaSettings, *bundles: Bundle) -> Iterator[None]:
+    """A door on the topics that everyone uses, in a group of its own."""
+    topics = DoorTopics()
+    every = [topics.requests, topics.responses, topics.dead_letters]
+    ensure_topics(kafka, every)
+    mark = uuid.uuid4().hex[:8]
+    ground = door_ground.Ground(kafka, topics, register_schemas(kafka, every), mark)
+    repository = ModelRepository()
+    assert repository.update(catalog_of(*bundles)) == []
+    with door_ground.running(ground, repository):
+        yield
+
+
+def test_every_deployment_gives_the_same_scores_and_alerts_to_the_byte(stack: Stack) -> None:
+    kafka = kafka_of(stack)
+    ground = Ground.new(kafka)
+    bundle = small_bundle("20261124-1200")
+    # Another release beside it: the exact version is asked for, not the champion.
+    newer = small_bundle("20261124-1300", error_scale=tuple([2.0] * 9))
+    records = drive(ground, vehicles=20, batches=100, readings=3, seed=4)
+    ground.write(records)
+    results = {}
+    with (
+        serving_server.running(catalog_of(bundle, newer)) as server,
+        kafka_door(kafka, bundle, newer),
+    ):
+        rest, grpc = f"127.0.0.1:{server.port}", f"127.0.0.1:{server.grpc_port}"
+        for spec in (
+            "embedded:small",
+            f"rpc://{grpc}/small",
+            f"rpc+http://{rest}/small",
+            f"rpc+http://{rest}/small?binary=off",
+            "kafka://small",
+        ):
+            own = beside(ground)
+            with switched(own, Models(bundle), spec) as scorer:
+                scorer.wait_for(lambda stats: stats.messages == len(records))
+            results[spec] = made(own)
+    expected = results["embedded:small"]
+    assert len(expected.scores) == len(records)
+    assert {record["model_version"] for record in expected.scores} == {"20261124-1200"}
+    assert any(alert["state"] == "OPEN" for alert in expected.alerts)
+    for spec, found in results.items():
+        assert found == expected, spec
