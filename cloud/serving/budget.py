@@ -1,5 +1,13 @@
 """How many bytes of requests all clients together may have in the server's memory."""
 
+from types import TracebackType
+from typing import Self
+
+from cloud.serving.overload import OverloadError
+
+UNCOUNTED_BYTES = 1 << 13
+"""Of each request; what is beyond counts."""
+
 
 class ByteBudget:
     """Counts bytes against a limit; for one thread.
@@ -22,3 +30,37 @@ class ByteBudget:
     def give(self, size: int) -> None:
         """Room that is free again."""
         self._taken -= size
+
+
+class Room:
+    """The room of one request, free again at the end of a `with`."""
+
+    __slots__ = ("_budget", "_held")
+
+    def __init__(self, budget: ByteBudget) -> None:
+        self._budget = budget
+        self._held = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._budget.give(self._held)
+        self._held = 0
+
+    def hold(self, size: int) -> None:
+        """Have room for a request that has `size` bytes by now.
+
+        Raises:
+            OverloadError: The requests of all clients take too much memory.
+        """
+        more = size - UNCOUNTED_BYTES - self._held
+        if more > 0:
+            if not self._budget.take(more):
+                raise OverloadError("the requests under way take all memory")
+            self._held += more

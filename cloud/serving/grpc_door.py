@@ -14,9 +14,9 @@ from typing import cast
 from cloud.serving import grpc_service, grpc_wire, v2_grpc
 from cloud.serving.asks import RPC, Answer, Outcome, answer_all
 from cloud.serving.batcher import Batcher
-from cloud.serving.budget import ByteBudget
 from cloud.serving.client_bounds import BACKLOG, SWEEP_S, ClientBounds
-from cloud.serving.http2 import Http2Connection, Http2Error, Stream
+from cloud.serving.http2 import Http2Connection
+from cloud.serving.http2_frames import Http2Error, Stream
 from cloud.serving.overload import OverloadError
 from cloud.serving.repository import RepositoryView
 from cloud.serving.rpc_parts import RpcParts
@@ -38,7 +38,7 @@ class _GrpcProtocol(asyncio.Protocol):
         self._parts = door.parts
         self._batcher: Batcher = door.parts.batcher
         self._loop = asyncio.get_running_loop()
-        self._connection = Http2Connection(self, door.budget)
+        self._connection = Http2Connection(self, door.parts.budget)
         self._transport: asyncio.Transport | None = None
         self._used_s = self._loop.time()
         self._stalled_since_s: float | None = None
@@ -245,16 +245,12 @@ class GrpcDoor:
     Args:
         parts: Of the server.
         bounds: Of clients.
-        budget: Bytes of all requests.
         drain_timeout_s: Longest wait for requests under way when it stops.
     """
 
-    def __init__(
-        self, parts: RpcParts, bounds: ClientBounds, budget: ByteBudget, *, drain_timeout_s: float
-    ) -> None:
+    def __init__(self, parts: RpcParts, bounds: ClientBounds, *, drain_timeout_s: float) -> None:
         self.parts = parts
         self.bounds = bounds
-        self.budget = budget
         self.connections: set[_GrpcProtocol] = set()
         self._drain_timeout_s = drain_timeout_s
         self._server: asyncio.Server | None = None

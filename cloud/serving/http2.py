@@ -10,106 +10,38 @@ and resets. A client that breaks the protocol is told so and the connection ends
 
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from enum import IntEnum
 from typing import Protocol
 
-from cloud.serving.budget import ByteBudget
-from cloud.serving.hpack import LIST_BYTES_MAX, Decoder, Headers
+from cloud.serving.budget import UNCOUNTED_BYTES, ByteBudget
+from cloud.serving.hpack import LIST_BYTES_MAX, Decoder
+from cloud.serving.http2_frames import (
+    ACK,
+    BLOCK_BYTES_MAX,
+    CONNECTION_WINDOW,
+    END_HEADERS,
+    END_STREAM,
+    FRAME_BYTES_MAX,
+    HEAD_BYTES,
+    PADDED,
+    PREFACE,
+    PRIORITY,
+    RESETS_MAX,
+    SETTING_FRAME_BYTES,
+    SETTING_LIST_BYTES,
+    SETTING_STREAMS_MAX,
+    SETTING_WINDOW,
+    STREAM_WINDOW,
+    STREAMS_MAX,
+    WINDOW_DEFAULT,
+    WINDOW_MAX,
+    BrokenError,
+    ErrorCode,
+    Frame,
+    Http2Error,
+    Stream,
+    unpadded,
+)
 from schemas.errors import ContractError, Reason
-
-PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-
-STREAMS_MAX = 256
-FRAME_BYTES_MAX = 1 << 16
-STREAM_WINDOW = 1 << 20
-CONNECTION_WINDOW = 1 << 22
-UNCOUNTED_BYTES = 1 << 16
-"""Of each body; what is beyond counts against the budget."""
-RESETS_MAX = 1000
-"""Streams that a client may give up beyond those that it let be answered."""
-
-_WINDOW_DEFAULT = 65_535
-_WINDOW_MAX = (1 << 31) - 1
-_HEAD_BYTES = 9
-_BLOCK_BYTES_MAX = 2 * LIST_BYTES_MAX
-
-
-class _Frame(IntEnum):
-    DATA = 0
-    HEADERS = 1
-    PRIORITY = 2
-    RST_STREAM = 3
-    SETTINGS = 4
-    PUSH_PROMISE = 5
-    PING = 6
-    GOAWAY = 7
-    WINDOW_UPDATE = 8
-    CONTINUATION = 9
-
-
-_END_STREAM = _ACK = 0x1
-_END_HEADERS = 0x4
-_PADDED = 0x8
-_PRIORITY = 0x20
-
-_SETTING_STREAMS_MAX = 3
-_SETTING_WINDOW = 4
-_SETTING_FRAME_BYTES = 5
-_SETTING_LIST_BYTES = 6
-
-
-class ErrorCode(IntEnum):
-    """Of a connection or a stream that ends early."""
-
-    NO_ERROR = 0
-    PROTOCOL_ERROR = 1
-    FLOW_CONTROL_ERROR = 3
-    STREAM_CLOSED = 5
-    FRAME_SIZE_ERROR = 6
-    REFUSED_STREAM = 7
-    CANCEL = 8
-    COMPRESSION_ERROR = 9
-    ENHANCE_YOUR_CALM = 11
-
-
-class Http2Error(Exception):
-    """The client broke the protocol; the output says so to it, and the connection must end."""
-
-
-class _BrokenError(Exception):
-    def __init__(self, code: ErrorCode, detail: str) -> None:
-        super().__init__(detail)
-        self.code = code
-
-
-@dataclass(slots=True, eq=False)
-class Stream:
-    """One request and its answer.
-
-    Attributes:
-        id: Odd, rising.
-        headers: Of the request.
-        body: As far as it is here.
-        window: Bytes that may be sent on it.
-        ended: Whether the request is whole.
-        counted: Bytes that it holds of the budget.
-        unacknowledged: Bytes received and not given back to its window.
-        begun_s: When its headers were there, by the owner's clock.
-        waiting: Rest of an answer that waits for a window.
-        trailers: That follow the answer.
-    """
-
-    id: int
-    headers: Headers
-    window: int
-    begun_s: float
-    body: bytearray = field(default_factory=bytearray)
-    ended: bool = False
-    counted: int = 0
-    unacknowledged: int = 0
-    waiting: memoryview | None = None
-    trailers: bytes = b""
 
 
 class Handler(Protocol):
@@ -149,10 +81,10 @@ class Http2Connection:
         self._preface = PREFACE
         self._out = bytearray()
         self._last_id = 0
-        self._window = _WINDOW_DEFAULT
-        self._stream_window = _WINDOW_DEFAULT
+        self._window = WINDOW_DEFAULT
+        self._stream_window = WINDOW_DEFAULT
         self._frame_bytes = 16_384
-        self._receive_window = CONNECTION_WINDOW
+        self._unacknowledged = 0
         self._block: tuple[int, int, bytearray] | None = None
         self._resets = 0
         self._answered = 0
@@ -163,14 +95,14 @@ class Http2Connection:
         settings = b"".join(
             struct.pack(">HI", number, value)
             for number, value in (
-                (_SETTING_STREAMS_MAX, STREAMS_MAX),
-                (_SETTING_WINDOW, STREAM_WINDOW),
-                (_SETTING_FRAME_BYTES, FRAME_BYTES_MAX),
-                (_SETTING_LIST_BYTES, LIST_BYTES_MAX),
+                (SETTING_STREAMS_MAX, STREAMS_MAX),
+                (SETTING_WINDOW, STREAM_WINDOW),
+                (SETTING_FRAME_BYTES, FRAME_BYTES_MAX),
+                (SETTING_LIST_BYTES, LIST_BYTES_MAX),
             )
         )
-        self._send(_Frame.SETTINGS, 0, 0, settings)
-        self._send_window(0, CONNECTION_WINDOW - _WINDOW_DEFAULT)
+        self._send(Frame.SETTINGS, 0, 0, settings)
+        self._send_window(0, CONNECTION_WINDOW - WINDOW_DEFAULT)
 
     @property
     def is_open(self) -> bool:
@@ -201,7 +133,7 @@ class Http2Connection:
         """
         try:
             self._receive(self._rest + data if self._rest else data)
-        except _BrokenError as error:
+        except BrokenError as error:
             self._send_goaway(error.code, str(error))
             raise Http2Error(str(error)) from None
         except ContractError as error:
@@ -221,11 +153,11 @@ class Http2Connection:
         """
         if self._streams.get(stream.id) is not stream or stream.waiting is not None:
             return
-        self._send(_Frame.HEADERS, _END_HEADERS, stream.id, head)
+        self._send(Frame.HEADERS, END_HEADERS, stream.id, head)
         size = len(body)
         if size <= self._window and size <= stream.window and size <= self._frame_bytes:
             self._window -= size
-            self._send(_Frame.DATA, 0, stream.id, body)
+            self._send(Frame.DATA, 0, stream.id, body)
             self._finish(stream, trailers)
             return
         stream.waiting = memoryview(body)
@@ -255,59 +187,59 @@ class Http2Connection:
         if self._preface:
             at = min(len(data), len(self._preface))
             if data[:at] != self._preface[:at]:
-                raise _BrokenError(ErrorCode.PROTOCOL_ERROR, "no HTTP/2")
+                raise BrokenError(ErrorCode.PROTOCOL_ERROR, "no HTTP/2")
             self._preface = self._preface[at:]
         end = len(data)
-        while end - at >= _HEAD_BYTES:
+        while end - at >= HEAD_BYTES:
             size = data[at] << 16 | data[at + 1] << 8 | data[at + 2]
             if size > FRAME_BYTES_MAX:
-                raise _BrokenError(ErrorCode.FRAME_SIZE_ERROR, f"a frame of {size} bytes")
-            start = at + _HEAD_BYTES
+                raise BrokenError(ErrorCode.FRAME_SIZE_ERROR, f"a frame of {size} bytes")
+            start = at + HEAD_BYTES
             if start + size > end:
                 break
-            number = int.from_bytes(data[at + 5 : start], "big") & _WINDOW_MAX
+            number = int.from_bytes(data[at + 5 : start], "big") & WINDOW_MAX
             self._take(data[at + 3], data[at + 4], number, data[start : start + size])
             at = start + size
         self._rest = data[at:]
 
     def _take(self, kind: int, flags: int, number: int, payload: bytes) -> None:
-        if self._block is not None and (kind != _Frame.CONTINUATION or number != self._block[0]):
-            raise _BrokenError(ErrorCode.PROTOCOL_ERROR, "headers that were not ended")
-        if kind == _Frame.DATA:
+        if self._block is not None and (kind != Frame.CONTINUATION or number != self._block[0]):
+            raise BrokenError(ErrorCode.PROTOCOL_ERROR, "headers that were not ended")
+        if kind == Frame.DATA:
             self._take_data(flags, number, payload)
-        elif kind == _Frame.HEADERS:
+        elif kind == Frame.HEADERS:
             self._take_headers(flags, number, payload)
-        elif kind == _Frame.WINDOW_UPDATE:
+        elif kind == Frame.WINDOW_UPDATE:
             self._take_window(number, payload)
-        elif kind == _Frame.PING:
+        elif kind == Frame.PING:
             self._take_ping(flags, number, payload)
-        elif kind == _Frame.SETTINGS:
+        elif kind == Frame.SETTINGS:
             self._take_settings(flags, number, payload)
-        elif kind == _Frame.RST_STREAM:
+        elif kind == Frame.RST_STREAM:
             self._take_reset(number, payload)
-        elif kind == _Frame.CONTINUATION:
+        elif kind == Frame.CONTINUATION:
             self._take_continuation(flags, payload)
-        elif kind == _Frame.PUSH_PROMISE:
-            raise _BrokenError(ErrorCode.PROTOCOL_ERROR, "a client that pushes")
-        elif kind == _Frame.GOAWAY:
+        elif kind == Frame.PUSH_PROMISE:
+            raise BrokenError(ErrorCode.PROTOCOL_ERROR, "a client that pushes")
+        elif kind == Frame.GOAWAY:
             self._leaving = True
 
     def _take_headers(self, flags: int, number: int, payload: bytes) -> None:
-        if flags & (_PADDED | _PRIORITY):
-            payload = _unpadded(flags, payload)[5 if flags & _PRIORITY else 0 :]
-        if flags & _END_HEADERS:
+        if flags & (PADDED | PRIORITY):
+            payload = unpadded(flags, payload)[5 if flags & PRIORITY else 0 :]
+        if flags & END_HEADERS:
             self._begin(number, flags, payload)
         else:
             self._block = (number, flags, bytearray(payload))
 
     def _take_continuation(self, flags: int, payload: bytes) -> None:
         if self._block is None:
-            raise _BrokenError(ErrorCode.PROTOCOL_ERROR, "a continuation of nothing")
+            raise BrokenError(ErrorCode.PROTOCOL_ERROR, "a continuation of nothing")
         number, first_flags, block = self._block
         block += payload
-        if len(block) > _BLOCK_BYTES_MAX:
-            raise _BrokenError(ErrorCode.ENHANCE_YOUR_CALM, "headers that are too large")
-        if flags & _END_HEADERS:
+        if len(block) > BLOCK_BYTES_MAX:
+            raise BrokenError(ErrorCode.ENHANCE_YOUR_CALM, "headers that are too large")
+        if flags & END_HEADERS:
             self._block = None
             self._begin(number, first_flags, bytes(block))
 
@@ -318,42 +250,40 @@ class Http2Connection:
             self._end_with_trailers(known, flags)
             return
         if not number & 1 or number <= self._last_id:
-            raise _BrokenError(ErrorCode.PROTOCOL_ERROR, f"stream {number} cannot begin")
+            raise BrokenError(ErrorCode.PROTOCOL_ERROR, f"stream {number} cannot begin")
         self._last_id = number
         if self._leaving or len(self._streams) >= STREAMS_MAX:
             self._send_reset(number, ErrorCode.REFUSED_STREAM)
             return
         stream = Stream(number, headers, self._stream_window, self._handler.now_s())
         self._streams[number] = stream
-        if flags & _END_STREAM:
+        if flags & END_STREAM:
             stream.ended = True
             self._handler.complete(stream)
 
     def _end_with_trailers(self, stream: Stream, flags: int) -> None:
-        if stream.ended or not flags & _END_STREAM:
-            raise _BrokenError(ErrorCode.PROTOCOL_ERROR, f"headers within stream {stream.id}")
+        if stream.ended or not flags & END_STREAM:
+            raise BrokenError(ErrorCode.PROTOCOL_ERROR, f"headers within stream {stream.id}")
         stream.ended = True
         self._handler.complete(stream)
 
     def _take_data(self, flags: int, number: int, payload: bytes) -> None:
         size = len(payload)
-        self._receive_window -= size
-        if self._receive_window < 0:
-            raise _BrokenError(ErrorCode.FLOW_CONTROL_ERROR, "more than the window")
-        if self._receive_window < CONNECTION_WINDOW // 2:
-            self._send_window(0, CONNECTION_WINDOW - self._receive_window)
-            self._receive_window = CONNECTION_WINDOW
+        self._unacknowledged += size
+        if self._unacknowledged >= CONNECTION_WINDOW // 2:
+            self._send_window(0, self._unacknowledged)
+            self._unacknowledged = 0
         stream = self._streams.get(number)
         if stream is None:
             if number > self._last_id or not number:
-                raise _BrokenError(ErrorCode.PROTOCOL_ERROR, f"data of stream {number}")
+                raise BrokenError(ErrorCode.PROTOCOL_ERROR, f"data of stream {number}")
             return  # It was refused or given up; this was under way.
         if stream.ended:
-            raise _BrokenError(ErrorCode.STREAM_CLOSED, f"data behind stream {number}")
-        stream.body += _unpadded(flags, payload) if flags & _PADDED else payload
+            raise BrokenError(ErrorCode.STREAM_CLOSED, f"data behind stream {number}")
+        stream.body += unpadded(flags, payload) if flags & PADDED else payload
         if len(stream.body) > UNCOUNTED_BYTES and not self._count(stream):
             self._handler.no_room(stream)
-        elif flags & _END_STREAM:
+        elif flags & END_STREAM:
             stream.ended = True
             self._handler.complete(stream)
         else:
@@ -362,8 +292,6 @@ class Http2Connection:
 
     def _open_window(self, stream: Stream, size: int) -> None:
         stream.unacknowledged += size
-        if stream.unacknowledged > STREAM_WINDOW:
-            raise _BrokenError(ErrorCode.FLOW_CONTROL_ERROR, "more than the stream's window")
         if stream.unacknowledged >= STREAM_WINDOW // 2:
             self._send_window(stream.id, stream.unacknowledged)
             stream.unacknowledged = 0
@@ -377,45 +305,45 @@ class Http2Connection:
 
     def _take_window(self, number: int, payload: bytes) -> None:
         if len(payload) != 4:
-            raise _BrokenError(ErrorCode.FRAME_SIZE_ERROR, "a window update")
-        more = int.from_bytes(payload, "big") & _WINDOW_MAX
+            raise BrokenError(ErrorCode.FRAME_SIZE_ERROR, "a window update")
+        more = int.from_bytes(payload, "big") & WINDOW_MAX
         if not number:
             self._window += more
-            if self._window > _WINDOW_MAX:
-                raise _BrokenError(ErrorCode.FLOW_CONTROL_ERROR, "a window too large")
+            if self._window > WINDOW_MAX:
+                raise BrokenError(ErrorCode.FLOW_CONTROL_ERROR, "a window too large")
             for stream in [s for s in self._streams.values() if s.waiting is not None]:
                 self._pump(stream)
             return
         stream_or_none = self._streams.get(number)
         if stream_or_none is not None:
             stream_or_none.window += more
-            if stream_or_none.window > _WINDOW_MAX:
-                raise _BrokenError(ErrorCode.FLOW_CONTROL_ERROR, "a window too large")
+            if stream_or_none.window > WINDOW_MAX:
+                raise BrokenError(ErrorCode.FLOW_CONTROL_ERROR, "a window too large")
             self._pump(stream_or_none)
 
     def _take_ping(self, flags: int, number: int, payload: bytes) -> None:
         if number or len(payload) != 8:
-            raise _BrokenError(ErrorCode.FRAME_SIZE_ERROR, "a ping")
-        if not flags & _ACK:
-            self._send(_Frame.PING, _ACK, 0, payload)
+            raise BrokenError(ErrorCode.FRAME_SIZE_ERROR, "a ping")
+        if not flags & ACK:
+            self._send(Frame.PING, ACK, 0, payload)
 
     def _take_settings(self, flags: int, number: int, payload: bytes) -> None:
-        if number or len(payload) % 6 or (flags & _ACK and payload):
-            raise _BrokenError(ErrorCode.FRAME_SIZE_ERROR, "settings")
-        if flags & _ACK:
+        if number or len(payload) % 6 or (flags & ACK and payload):
+            raise BrokenError(ErrorCode.FRAME_SIZE_ERROR, "settings")
+        if flags & ACK:
             return
         for setting, value in struct.iter_unpack(">HI", payload):
-            if setting == _SETTING_WINDOW:
+            if setting == SETTING_WINDOW:
                 self._resize_windows(value)
-            elif setting == _SETTING_FRAME_BYTES:
+            elif setting == SETTING_FRAME_BYTES:
                 if not 1 << 14 <= value < 1 << 24:
-                    raise _BrokenError(ErrorCode.PROTOCOL_ERROR, f"frames of {value} bytes")
+                    raise BrokenError(ErrorCode.PROTOCOL_ERROR, f"frames of {value} bytes")
                 self._frame_bytes = value
-        self._send(_Frame.SETTINGS, _ACK, 0, b"")
+        self._send(Frame.SETTINGS, ACK, 0, b"")
 
     def _resize_windows(self, size: int) -> None:
-        if size > _WINDOW_MAX:
-            raise _BrokenError(ErrorCode.FLOW_CONTROL_ERROR, "a window too large")
+        if size > WINDOW_MAX:
+            raise BrokenError(ErrorCode.FLOW_CONTROL_ERROR, "a window too large")
         more, self._stream_window = size - self._stream_window, size
         for stream in self.streams:
             stream.window += more
@@ -423,10 +351,10 @@ class Http2Connection:
 
     def _take_reset(self, number: int, payload: bytes) -> None:
         if len(payload) != 4 or not 0 < number <= self._last_id:
-            raise _BrokenError(ErrorCode.PROTOCOL_ERROR, f"a reset of stream {number}")
+            raise BrokenError(ErrorCode.PROTOCOL_ERROR, f"a reset of stream {number}")
         self._resets += 1
         if self._resets > RESETS_MAX + self._answered:
-            raise _BrokenError(ErrorCode.ENHANCE_YOUR_CALM, "too many streams given up")
+            raise BrokenError(ErrorCode.ENHANCE_YOUR_CALM, "too many streams given up")
         stream = self._streams.get(number)
         if stream is not None:
             self._forget(stream)
@@ -443,7 +371,7 @@ class Http2Connection:
             if size <= 0:
                 stream.waiting = waiting
                 return
-            self._send(_Frame.DATA, 0, stream.id, bytes(waiting[:size]))
+            self._send(Frame.DATA, 0, stream.id, bytes(waiting[:size]))
             self._window -= size
             stream.window -= size
             waiting = waiting[size:]
@@ -451,7 +379,7 @@ class Http2Connection:
 
     def _finish(self, stream: Stream, block: bytes) -> None:
         """End the server's side; a client that still sends is told to stop."""
-        self._send(_Frame.HEADERS, _END_HEADERS | _END_STREAM, stream.id, block)
+        self._send(Frame.HEADERS, END_HEADERS | END_STREAM, stream.id, block)
         if not stream.ended:
             self._send_reset(stream.id, ErrorCode.NO_ERROR)
         self._answered += 1
@@ -468,20 +396,11 @@ class Http2Connection:
         self._out += payload
 
     def _send_window(self, number: int, more: int) -> None:
-        self._send(_Frame.WINDOW_UPDATE, 0, number, struct.pack(">I", more))
+        self._send(Frame.WINDOW_UPDATE, 0, number, struct.pack(">I", more))
 
     def _send_reset(self, number: int, code: ErrorCode) -> None:
-        self._send(_Frame.RST_STREAM, 0, number, struct.pack(">I", code))
+        self._send(Frame.RST_STREAM, 0, number, struct.pack(">I", code))
 
     def _send_goaway(self, code: ErrorCode, detail: str) -> None:
         last = struct.pack(">II", self._last_id, code)
-        self._send(_Frame.GOAWAY, 0, 0, last + detail.encode())
-
-
-def _unpadded(flags: int, payload: bytes) -> bytes:
-    """The payload without its padding, where it has any."""
-    if not flags & _PADDED:
-        return payload
-    if not payload or payload[0] >= len(payload):
-        raise _BrokenError(ErrorCode.PROTOCOL_ERROR, "more padding than frame")
-    return payload[1 : len(payload) - payload[0]]
+        self._send(Frame.GOAWAY, 0, 0, last + detail.encode())

@@ -3,10 +3,9 @@
 from dataclasses import dataclass
 from typing import Any
 
-from cloud.serving.repository import ModelRepository
+from cloud.serving.repository import ModelRepository, resolved
 from cloud.serving.tensors import BYTES, FEATURES, FP32, OUTPUTS, RECONSTRUCTION, VEHICLE_ID
 from scoring.bundle import Bundle
-from scoring.catalog import ModelRef
 from scoring.traffic import CHAMPION
 
 SERVER_NAME = "motorcade"
@@ -51,7 +50,7 @@ def model_info(repository: ModelRepository, name: str, selector: str) -> ModelIn
         ContractError: UNKNOWN_MODEL.
     """
     catalog = repository.catalog()
-    bundle = catalog.resolve(ModelRef(name, selector or CHAMPION))
+    bundle = resolved(catalog, name, selector or CHAMPION)
     columns = len(bundle.manifest.features)
     return ModelInfo(
         name=name,

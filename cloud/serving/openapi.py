@@ -3,7 +3,16 @@
 from collections.abc import Mapping
 from typing import Any
 
-from cloud.serving.tensors import BYTES, FEATURES, FP32, OUTPUTS, TIMEOUT, VEHICLE_ID, Limits
+from cloud.serving.tensors import (
+    BYTES,
+    FEATURES,
+    FP32,
+    OUTPUTS,
+    TIMEOUT,
+    VEHICLE_ID,
+    VEHICLE_ID_BYTES_MAX,
+    Limits,
+)
 from cloud.serving.versions import server_version
 
 Json = dict[str, Any]
@@ -150,7 +159,10 @@ def _schemas(limits: Limits) -> Json:
         "ChangeRequest": {
             "type": "object",
             "properties": {
-                "parameters": {"type": "object", "properties": {"version": text}},
+                "parameters": {
+                    "type": ["object", "null"],
+                    "properties": {"version": {"type": ["string", "null"]}},
+                },
             },
         },
         "InferRequest": _infer_request(limits),
@@ -188,7 +200,7 @@ def _infer_request(limits: Limits) -> Json:
             "datatype": {"const": FP32},
             "shape": {
                 "type": "array",
-                "prefixItems": [{**size, "maximum": limits.rows_max}, size],
+                "prefixItems": [{**size, "description": f"At most {limits.rows_max}."}, size],
                 "minItems": 2,
                 "maxItems": 2,
             },
@@ -205,11 +217,14 @@ def _infer_request(limits: Limits) -> Json:
     )
     return _record(
         {
-            "id": {"type": "string"},
+            "id": {"type": ["string", "null"]},
             "parameters": {
-                "type": "object",
+                "type": ["object", "null"],
                 "properties": {
-                    VEHICLE_ID: {"type": "string"},
+                    VEHICLE_ID: {
+                        "type": ["string", "null"],
+                        "maxLength": VEHICLE_ID_BYTES_MAX // 4,
+                    },
                     TIMEOUT: {"type": "integer", "minimum": 0, "description": "Microseconds."},
                     "binary_data_output": {"type": "boolean"},
                 },
@@ -225,8 +240,8 @@ def _infer_request(limits: Limits) -> Json:
                     {
                         "name": {"enum": list(OUTPUTS)},
                         "parameters": {
-                            "type": "object",
-                            "properties": {"binary_data": {"type": "boolean"}},
+                            "type": ["object", "null"],
+                            "properties": {"binary_data": {"type": ["boolean", "null"]}},
                         },
                     },
                     "parameters",

@@ -129,10 +129,22 @@ def _found(state: _ViewState, name: str, selector: str, arm: str) -> Served:
     key = (name, selector, arm == PINNED)
     known = state.known.get(key)
     if known is None:
-        bundle = state.catalog.resolve(ModelRef(name, selector))
+        bundle = resolved(state.catalog, name, selector)
         known = Served(bundle, arm, state.scorers[name, bundle.manifest.version])
         state.known[key] = known
     return known
+
+
+def resolved(catalog: Catalog, name: str, selector: str) -> Bundle:
+    """The bundle behind a name and an alias or a version, whatever a client calls a name.
+
+    Raises:
+        ContractError: UNKNOWN_MODEL.
+    """
+    if name not in catalog.releases:
+        known = ", ".join(catalog.names()) or "none"
+        raise ContractError(Reason.UNKNOWN_MODEL, f"no model {name!r}; there are: {known}")
+    return catalog.resolve(ModelRef(name, selector))
 
 
 def _of_arm(state: _ViewState, name: str, arm: Arm, champion: Served) -> Served:

@@ -17,6 +17,7 @@ from typing import Any
 
 from cloud.serving import v2_json
 from cloud.serving.asks import RPC, Answer, Outcome, answer_all
+from cloud.serving.budget import Room
 from cloud.serving.metadata import EXTENSIONS, SERVER_NAME, model_info
 from cloud.serving.openapi import document
 from cloud.serving.repository import RepositoryView
@@ -153,11 +154,17 @@ class RestApp:
         return None, (), ""
 
     async def _infer(self, arguments: tuple[str, ...], scope: Scope, receive: Receive) -> _Reply:
+        with Room(self._parts.budget) as room:
+            return await self._infer_in(room, arguments, scope, receive)
+
+    async def _infer_in(
+        self, room: Room, arguments: tuple[str, ...], scope: Scope, receive: Receive
+    ) -> _Reply:
         model, version = arguments
         received_ns = time.monotonic_ns()
         try:
             headers = dict(scope["headers"])
-            body = await _body(receive, headers, self._parts.limits.request_bytes_max)
+            body = await _body(receive, headers, self._parts.limits.request_bytes_max, room)
             json_bytes = _number(headers, _JSON_LENGTH)
             if len(body) > LARGE_BYTES:
                 return await self._parts.back_room.call(
@@ -217,7 +224,7 @@ class RestApp:
         return _json({"name": info.name, "ready": True})
 
     async def _index(self, _arguments: tuple[str, ...], scope: Scope, receive: Receive) -> _Reply:
-        body = await _body(receive, dict(scope["headers"]), _SMALL_BODY_BYTES)
+        body = await self._small_body(scope, receive)
         asked = v2_json.loads_object(body) if body.strip() else {}
         only_ready = asked.get("ready", False)
         if not isinstance(only_ready, bool):
@@ -227,12 +234,16 @@ class RestApp:
 
     async def _change(self, arguments: tuple[str, ...], scope: Scope, receive: Receive) -> _Reply:
         name, act = arguments
-        body = await _body(receive, dict(scope["headers"]), _SMALL_BODY_BYTES)
+        body = await self._small_body(scope, receive)
         version = v2_json.version_parameter(body)
         repository = self._parts.repository
         change = repository.load if act == "load" else repository.unload
         await self._parts.back_room.call(lambda _: change(name, version))
         return _json({})
+
+    async def _small_body(self, scope: Scope, receive: Receive) -> bytes:
+        with Room(self._parts.budget) as room:
+            return await _body(receive, dict(scope["headers"]), _SMALL_BODY_BYTES, room)
 
     async def _document(
         self, _arguments: tuple[str, ...], _scope: Scope, _receive: Receive
@@ -250,36 +261,32 @@ def _written(call: v2_json.Call, outcome: Outcome) -> _Reply:
     return _Reply(body, content_type=v2_json.BINARY_TYPE, headers=length)
 
 
-async def _body(receive: Receive, headers: Mapping[bytes, bytes], bytes_max: int) -> bytes:
+async def _body(
+    receive: Receive, headers: Mapping[bytes, bytes], bytes_max: int, room: Room
+) -> bytes:
     """The whole body; one that is too large is refused at its header, or as soon as it is.
 
     Raises:
         ContractError: OVERSIZED.
+        OverloadError: The requests of all clients take too much memory.
     """
     if (_number(headers, _LENGTH) or 0) > bytes_max:
         raise _oversized(bytes_max)
-    message = await receive()
-    if message["type"] == "http.request" and not message.get("more_body"):
-        return _checked(message.get("body", b""), bytes_max)
     parts: list[bytes] = []
     size = 0
-    while True:
+    more = True
+    while more:
+        message = await receive()
         if message["type"] != "http.request":
             raise _Gone
         part = message.get("body", b"")
         size += len(part)
         if size > bytes_max:
             raise _oversized(bytes_max)
+        room.hold(size)
         parts.append(part)
-        if not message.get("more_body"):
-            return b"".join(parts)
-        message = await receive()
-
-
-def _checked(body: bytes, bytes_max: int) -> bytes:
-    if len(body) > bytes_max:
-        raise _oversized(bytes_max)
-    return body
+        more = message.get("more_body", False)
+    return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
 def _oversized(bytes_max: int) -> ContractError:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from cloud.serving.backroom import BackRoom
 from cloud.serving.batcher import Batcher
+from cloud.serving.budget import ByteBudget
 from cloud.serving.observer import ServingObserver
 from cloud.serving.repository import ModelRepository
 from cloud.serving.tensors import Limits
@@ -19,6 +20,7 @@ class RpcParts:
         back_room: Answers large ones, and loads and unloads.
         observer: Told what fails before it reaches the batcher.
         limits: Of one request.
+        budget: Of the bytes of all requests.
         names: Models that must answer before the server is ready; empty: any one.
         draining: Set when the server is about to stop: it answers, and says that it is not ready.
     """
@@ -28,6 +30,7 @@ class RpcParts:
     back_room: BackRoom
     observer: ServingObserver
     limits: Limits
+    budget: ByteBudget
     names: frozenset[str] = frozenset()
     draining: bool = False
 

@@ -118,6 +118,7 @@ async def _serve(
         back_room,
         observer,
         Limits(settings.request_bytes_max, settings.rows_max),
+        ByteBudget(settings.requests_bytes_max),
         settings.names,
     )
     bounds = ClientBounds(
@@ -130,12 +131,7 @@ async def _serve(
     grpc_listener = listen(settings.host, settings.grpc_port)
     back_room.start()
     rest = RestDoor(parts, bounds, drain_timeout_s=settings.drain_timeout_s)
-    grpc = GrpcDoor(
-        parts,
-        bounds,
-        ByteBudget(settings.requests_bytes_max),
-        drain_timeout_s=settings.drain_timeout_s,
-    )
+    grpc = GrpcDoor(parts, bounds, drain_timeout_s=settings.drain_timeout_s)
     await rest.start(listener)
     await grpc.start(grpc_listener)
     if on_listening is not None:

@@ -80,7 +80,7 @@ def test_a_version_published_again_with_another_manifest_is_loaded_again() -> No
 @pytest.mark.parametrize("selector", ["3", "challenger", "sm\N{LATIN SMALL LETTER O}ke", ""])
 def test_what_is_not_there_is_refused(selector: str) -> None:
     view = repository_of(catalog_of(release("1"))).view()
-    for name in ("anomaly", "other"):
+    for name in ("anomaly", "other", "", "no plain name"):
         with pytest.raises(ContractError) as caught:
             view.pinned(name, selector if name == "anomaly" else "1")
         assert caught.value.reason is Reason.UNKNOWN_MODEL
