@@ -42,7 +42,7 @@ CHUNK = 3_000
 """Requests written at once at saturation."""
 
 VEHICLES = 1_000
-WARM_UP_S = 3.0
+WARM_UP_S = 1.0
 _PATIENCE_S = 60.0
 _ID_DIGITS = 10
 
