@@ -6,7 +6,6 @@ from collections.abc import Collection
 from types import TracebackType
 from typing import Self
 
-from schemas.errors import MotorcadeError
 from scoring.catalog import Catalog
 from transport.catalog import CatalogFollower, CatalogNews
 from transport.release_records import BrokenRelease
@@ -32,12 +31,12 @@ class CatalogWatch:
         self._names = names
         self._thread = threading.Thread(target=self._follow, name="catalog", daemon=True)
         self._stop = threading.Event()
-        self._changed_state = threading.Condition()
+        self._news = threading.Condition()
         self._catalog = Catalog()
         self._changed = False
         self._ready = False
         self._broken: deque[BrokenRelease] = deque()
-        self._error: MotorcadeError | None = None
+        self._error: Exception | None = None
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -59,8 +58,8 @@ class CatalogWatch:
         Raises:
             SettingsError: Kafka or the registry refuses this client.
         """
-        with self._changed_state:
-            self._changed_state.wait_for(self._is_there_news, timeout_s)
+        with self._news:
+            self._news.wait_for(self._is_there_news, timeout_s)
             if self._error is not None:
                 raise self._error
             news = CatalogNews(self._catalog, self._changed, list(self._broken), self._ready)
@@ -79,14 +78,14 @@ class CatalogWatch:
                         self._stop.wait(POLL_S)
                     else:
                         self._tell(follower.poll(POLL_S))
-        except MotorcadeError as error:
-            with self._changed_state:
+        except Exception as error:  # noqa: BLE001 - raised again by `poll`
+            with self._news:
                 self._error = error
-                self._changed_state.notify()
+                self._news.notify()
 
     def _tell(self, news: CatalogNews) -> None:
-        with self._changed_state:
+        with self._news:
             self._catalog, self._ready = news.catalog, news.ready
             self._changed |= news.changed
             self._broken.extend(news.broken)
-            self._changed_state.notify()
+            self._news.notify()

@@ -113,7 +113,10 @@ def main() -> None:
     # The schema registry's client logs every request.
     for chatty in ("httpx", "httpx2"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
-    task = ShadowTask.from_line(sys.stdin.buffer.readline())
+    line = sys.stdin.buffer.readline()
+    if not line:
+        return  # Who started it is gone already.
+    task = ShadowTask.from_line(line)
     stop = threading.Event()
 
     def end_with_input() -> None:

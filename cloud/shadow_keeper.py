@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
 
 from cloud.settings import ScorerSettings
 from scoring.catalog import Catalog, ModelRef
@@ -98,8 +98,22 @@ def _low_priority() -> int:
     return 0
 
 
-StartShadow = Callable[[str], ShadowProcess]
-"""Given an experiment's id."""
+class Shadow(Protocol):
+    """A shadow that was started; `ShadowProcess` is one."""
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+
+    def status(self) -> int | None:
+        """Exit status; None while it runs."""
+
+    def end(self) -> None:
+        """Let it end; harmless when it has."""
+
+
+StartShadow = Callable[[str], Shadow]
+"""Given an experiment's id. Raises OSError."""
 
 
 @dataclass(slots=True)
@@ -107,7 +121,7 @@ class _Running:
     """A shadow, and since when it runs."""
 
     of: Shadowed
-    process: ShadowProcess
+    process: Shadow
     since_s: float
 
 
