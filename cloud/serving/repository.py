@@ -149,7 +149,7 @@ def resolved(catalog: Catalog, name: str, selector: str) -> Bundle:
 
 def _of_arm(state: _ViewState, name: str, arm: Arm, champion: Served) -> Served:
     bundle = state.catalog.bundle(name, arm.version)
-    if arm.name == CHAMPION or bundle is None:
+    if bundle is None:
         return champion
     return Served(bundle, arm.name, state.scorers[name, arm.version])
 
