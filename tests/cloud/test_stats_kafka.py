@@ -62,14 +62,19 @@ def test_what_was_scored_is_in_the_statistics(stack: Stack) -> None:
     models = Models()
     models.release(referenced())
     parts = ScorerParts(ground.ids, models, ground.topics, watch=ScorerWatch(book, "embedded"))
-    settings = ScorerSettings(group_id=group, transactional_id=group, stats_interval_s=0.05)
+    settings = ScorerSettings(
+        group_id=group, transactional_id=group, model="embedded:small", stats_interval_s=0.05
+    )
     with StatsWriter(kafka, book, interval_s=0.2) as writer:
         runner = threading.Thread(
             target=run_with, args=(settings, kafka, parts), kwargs={"stop": stop, "on_stats": watch}
         )
         runner.start()
-        wait_until(stop.is_set, lambda: latest)
-        runner.join()
+        try:
+            wait_until(stop.is_set, lambda: latest)
+        finally:
+            stop.set()
+            runner.join()
     total = ArmCounts()
     for window in windows(kafka, ground, group):
         assert (window.key.deployment, window.key.version, window.key.arm) == (
