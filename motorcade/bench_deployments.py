@@ -134,7 +134,7 @@ class _Bench:
                 "registry_url": self._kafka.registry_url,
             },
             "scorer": {"session_timeout_s": 6.0, "backoff_max_s": 1.0, "max_vehicles": 20_000},
-            "server": {"rest_port": rest_port, "grpc_port": self._grpc_port},
+            "server": {"port": rest_port, "grpc_port": self._grpc_port},
         }
         self._config.write_text(settings_text(sections), "utf-8")
         publish_release(self._kafka, self._bundles[0])

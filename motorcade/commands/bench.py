@@ -51,7 +51,7 @@ def score(config: Config, brokers_of_settings: bool, as_json: bool, **options: A
             vehicles=options["vehicles"],
             memory=options["memory"],
             readings=options["readings"],
-            on_progress=lambda text: click.echo(text, err=True),
+            on_progress=_said,
         )
     click.echo(json.dumps(rows, indent=2) if as_json else _table(rows))
 
@@ -82,12 +82,15 @@ def deployments(as_json: bool, chart: Path | None, deployments: str, **options: 
     chosen = tuple(deployments.split(","))
     if unknown := set(chosen) - set(DEPLOYMENTS):
         raise click.BadParameter(f"no deployment {', '.join(unknown)}", param_hint="deployments")
-    result = bench_deployments(
-        Plan(deployments=chosen, **options), on_progress=lambda text: click.echo(text, err=True)
-    )
+    result = bench_deployments(Plan(deployments=chosen, **options), on_progress=_said)
     if chart is not None:
         draw(result, chart)
     click.echo(json.dumps(result, indent=2) if as_json else table(result))
+
+
+def _said(text: str) -> None:
+    """Progress; standard output is for the figures."""
+    click.echo(text, err=True)
 
 
 def _sizes(text: str) -> list[int]:
