@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 from scorer_fleet import Ground, Models, drive, small_bundle, wait_until
-from test_scorer import running
+from scorer_thread import running
 
 from cloud.dead_letter_desk import LetterFilter, Redriven, letters, redrive
 from cloud.redrive import REDRIVEN_HEADER, Letter, LetterId
