@@ -79,6 +79,7 @@ def list_models(kafka: KafkaSettings, name: str | None = None) -> list[ModelRow]
         ContractError: UNKNOWN_MODEL: there is no model of that name.
         TransientError, SettingsError: Kafka or the registry did not answer, or refuses.
     """
+    require_topics(kafka, [RELEASES.name])
     with _follower(kafka, name) as follower:
         catalog = follower.read_to_end(READ_TIMEOUT_S)
         rows = _rows(catalog, follower)
@@ -94,6 +95,7 @@ def find(kafka: KafkaSettings, ref: ModelRef) -> Found:
         ContractError: UNKNOWN_MODEL, or what is wrong with the release.
         TransientError, SettingsError: Kafka or the registry did not answer, or refuses.
     """
+    require_topics(kafka, [RELEASES.name])
     with _follower(kafka, ref.name) as follower:
         catalog = follower.read_to_end(READ_TIMEOUT_S)
         version = _version(catalog, ref)

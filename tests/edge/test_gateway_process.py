@@ -343,7 +343,9 @@ def test_promotion_and_rollback_reach_a_running_gateway(world: World, fleet: Fle
         until("the only release scores", lambda: used() == ["1"])
         change(lambda catalog, traffic: traffic.promoted("1", champion_now="1"))
         publish_release(world.kafka, world.bundle("2"))
-        publish_release(world.kafka, world.bundle("3"))
+        small = world.bundle().model
+        large = bundle("3", name=world.name, model=small + bytes(2_000_000))
+        publish_release(world.kafka, large)
         change(lambda catalog, traffic: traffic.promoted("3", champion_now="1"))
         until("the promoted one scores", lambda: used() == ["1", "3"])
         change(lambda catalog, traffic: traffic.rolled_back(catalog.former_champions(world.name)))

@@ -2,6 +2,7 @@
 
 import uuid
 
+import numpy as np
 import pytest
 from catalog_bundles import large_release, poll_until, publish_head, small_release
 
@@ -10,6 +11,7 @@ from schemas.errors import Reason
 from schemas.records import encode_confluent
 from schemas.topics import CHUNKS, RELEASES, TRAFFIC
 from scoring.bundle import MODEL_BYTES_MAX
+from scoring.scorer import BatchScorer
 from scoring.traffic import Traffic
 from transport.catalog import CatalogFollower, Limits, write_traffic
 from transport.chunks import chunk_key, chunk_records
@@ -101,6 +103,9 @@ def test_a_model_too_large_for_a_record_comes_back_whole(
         news = poll_until(follower, lambda news: news.changed)
         assert news[-1].catalog.bundle(name, "1") == bundle
         assert not any(each.broken for each in news)
+    rows = np.full((3, len(bundle.manifest.features)), 50.0, np.float32)
+    large, small = (BatchScorer(each).score(rows) for each in (bundle, small_release(name)))
+    assert np.array_equal(large, small)
     assert newest_release(kafka, name) == bundle
 
 
@@ -169,6 +174,11 @@ def test_a_broken_record_is_told_once_and_the_rest_goes_on(kafka: KafkaSettings,
             TRAFFIC.name: Reason.NOT_AVRO,
         }
         assert len(told) == 2
+        publish_head(kafka, small_release(name, "3"), b"", change=lambda value: value[:40])
+        poll_until(follower, lambda news: bool(news.broken))
+        follower.close()
+        assert follower.poll(0.0).broken == []
+        assert follower.last_error is None
 
 
 def test_a_key_of_another_release_is_refused(kafka: KafkaSettings, name: str) -> None:

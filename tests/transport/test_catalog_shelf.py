@@ -110,9 +110,19 @@ def test_what_is_broken_is_told_once() -> None:
     assert [each.offset for each in breakages.take()] == [1]
     breakages.add(refused(1))
     assert breakages.take() == []
-    breakages.replaced(RELEASES.name, b"m/1")
+    breakages.replaced(RELEASES.name, b"m/1", 2)
     breakages.add(refused(2))
     assert [each.offset for each in breakages.take()] == [2]
+
+
+def test_what_was_told_is_not_told_when_the_log_is_read_again() -> None:
+    breakages = Breakages()
+    for _ in range(2):
+        breakages.replaced(RELEASES.name, b"m/1", 0)
+        breakages.replaced(RELEASES.name, b"m/1", 1)
+        breakages.add(refused(1))
+        told = breakages.take()
+    assert told == []
 
 
 @pytest.mark.parametrize("later", ["replaced", "dropped"])
@@ -120,7 +130,7 @@ def test_what_was_replaced_before_it_was_told_is_history(later: str) -> None:
     breakages = Breakages()
     breakages.add(refused(1))
     if later == "replaced":
-        breakages.replaced(RELEASES.name, b"m/1")
+        breakages.replaced(RELEASES.name, b"m/1", 2)
     else:
         breakages.drop(RELEASES.name, b"m/1")
     assert breakages.take() == []

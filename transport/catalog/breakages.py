@@ -12,7 +12,8 @@ Where = tuple[str, bytes | None]
 class Breakages:
     """Broken records that nobody was told of yet, each told once.
 
-    One that was replaced or deleted before it was told is history.
+    One that was replaced or deleted before it was told is history. The log may be read again
+    from its beginning.
     """
 
     def __init__(self) -> None:
@@ -29,10 +30,11 @@ class Breakages:
         if len(self._waiting) > BROKEN_MAX:
             del self._waiting[next(iter(self._waiting))]
 
-    def replaced(self, topic: str, key: bytes | None) -> None:
-        """A later record has the key."""
+    def replaced(self, topic: str, key: bytes | None, offset: int) -> None:
+        """A record at that offset has the key now."""
         self._waiting.pop((topic, key), None)
-        self._told_offset.pop((topic, key), None)
+        if self._told_offset.get((topic, key), offset) < offset:
+            del self._told_offset[topic, key]
 
     def drop(self, topic: str, key: bytes | None) -> None:
         """Never tell what waits under a key."""

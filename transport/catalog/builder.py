@@ -26,17 +26,24 @@ class CatalogBuilder:
         ids: Schema ids of both topics.
         names: Models to look at; None: all.
         limits: How much is held.
+        breakages: Takes what is broken.
 
     Attributes:
         dirty: Whether there is something that the catalog given last does not show.
         next_offset: Topic to the offset behind the last record taken.
     """
 
-    def __init__(self, ids: SchemaIds, names: Collection[str] | None, limits: Limits) -> None:
+    def __init__(
+        self,
+        ids: SchemaIds,
+        names: Collection[str] | None,
+        limits: Limits,
+        breakages: Breakages,
+    ) -> None:
         self._ids = ids
         self._names = names
         self._shelf = Shelf(limits)
-        self._breakages = Breakages()
+        self._breakages = breakages
         self._failed: dict[Key, int] = {}
         self._not_there: set[Key] = set()
         self.next_offset = {RELEASES.name: 0, TRAFFIC.name: 0}
@@ -51,7 +58,7 @@ class CatalogBuilder:
         is_release = topic == RELEASES.name
         if self._concerns(_name_of(message) if is_release else _text(message.key())):
             self.dirty = True
-            self._breakages.replaced(topic, message.key())
+            self._breakages.replaced(topic, message.key(), offset)
             try:
                 (self._take_release if is_release else self._take_traffic)(message)
             except ContractError as error:
@@ -145,10 +152,6 @@ class CatalogBuilder:
             behind = newest.get(name, -1) if name else max(newest.values(), default=-1)
             if record.topic == RELEASES.name and record.offset < behind:
                 self._breakages.drop(record.topic, record.key)
-
-    def take_broken(self) -> list[BrokenRelease]:
-        """What is to be told, in order of the log."""
-        return self._breakages.take()
 
     def catalog(self) -> Catalog:
         """The models and their traffic now."""

@@ -18,6 +18,7 @@ from schemas.errors import ContractError, Reason, TransientError
 from schemas.topics import CHUNKS, RELEASES, TRAFFIC
 from scoring.bundle import Bundle
 from scoring.catalog import Catalog
+from transport.catalog.breakages import Breakages
 from transport.catalog.builder import CatalogBuilder
 from transport.catalog.shelf import Entry, Limits
 from transport.chunks import chunks_end, read_chunks
@@ -97,6 +98,7 @@ class CatalogFollower:
         self._ids: SchemaIds | None = None
         self._consumer: LogConsumer | None = None
         self._builder: CatalogBuilder | None = None
+        self._breakages = Breakages()
         self._has_traffic_topic = False
         self._chunks_end = 0
         self._retry_at_s = 0.0
@@ -189,7 +191,7 @@ class CatalogFollower:
     def _news(self) -> CatalogNews:
         changed = self._catalog is not self._told
         self._told = self._catalog
-        broken_now = self._builder.take_broken() if self._ready and self._builder else []
+        broken_now = self._breakages.take() if self._ready else []
         return CatalogNews(self._catalog, changed, broken_now, self._ready)
 
     def _follow(self, timeout_s: float) -> None:
@@ -211,12 +213,12 @@ class CatalogFollower:
         if not counts[RELEASES.name]:
             raise TransientError(f"no topic {RELEASES.name} yet")
         self._has_traffic_topic = bool(counts[TRAFFIC.name])
-        builder = CatalogBuilder(ids, self._names, self._limits)
+        builder = CatalogBuilder(ids, self._names, self._limits, self._breakages)
         topics = ([TRAFFIC.name] if self._has_traffic_topic else []) + [RELEASES.name]
         for topic in topics:
             self._read_on(builder, topic)
         self._builder = builder
-        self._settle(builder, ids)
+        self._settle(builder, ids, at_start=True)
         self._consumer = self._consumer_at({name: builder.next_offset[name] for name in topics})
 
     def _consumer_at(self, offsets: dict[str, int]) -> LogConsumer:
@@ -244,7 +246,7 @@ class CatalogFollower:
         for batch in batches:
             yield from batch
 
-    def _settle(self, builder: CatalogBuilder, ids: SchemaIds) -> None:
+    def _settle(self, builder: CatalogBuilder, ids: SchemaIds, *, at_start: bool = False) -> None:
         """Make the catalog anew where there is news, once all that it needs is here."""
         if not builder.dirty:
             return
@@ -256,7 +258,7 @@ class CatalogFollower:
             self._chunks_end = chunks_end(self._settings)
         for entry in entries:
             self._load(builder, ids, entry)
-        if not self._ready:
+        if at_start:
             builder.pass_over_history()
         self._catalog = builder.catalog()
         self._ready = True
