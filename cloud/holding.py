@@ -2,8 +2,8 @@
 
 Its partitions are paused and polling goes on, so that the brokers see a living member; what was
 written before is settled; a stop is answered. The rows in hand wait. When the partitions change
-hands meanwhile they are given up, unscored and uncommitted, and whoever has them next reads them
-again.
+hands meanwhile, or other models shall score, they are given up, unscored and uncommitted, and
+whoever has the partitions then reads them again.
 """
 
 import threading
@@ -58,7 +58,8 @@ class ConsumerHold:
         pause_after_s: How long a wait is only a slow answer.
 
     Attributes:
-        early: Messages that came in spite of the pause, in order; to be scored next.
+        early: Messages that came in spite of the pause, in order; to be scored next, unless the
+            rows in hand are given up.
     """
 
     def __init__(

@@ -135,6 +135,21 @@ class ModelIntake:
             self._retry_at_s = None
         return self._known.look(0) or is_due
 
+    def wants_another(self) -> bool:
+        """Whether news have come by which others should score than those in use.
+
+        For a look while scoring waits for a model server: a version that was rolled back is
+        waited for no longer. Then `has_news` is true at once.
+        """
+        now_s = time.monotonic()
+        if now_s - self._looked_s < CHECK_S:
+            return False
+        self._looked_s = now_s
+        if not self._known.look(0):
+            return False
+        self._looked_s, self._retry_at_s = 0.0, now_s
+        return self._known.wanted() != self._known.running
+
     def take(self, scorer: ArmedScorer) -> bool:
         """Deal with what is new: score by another lineup from the next poll on, if it is ready.
 

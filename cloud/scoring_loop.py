@@ -145,7 +145,13 @@ class ScoringLoop:
         )
 
     def _held_member(self) -> Member:
-        return Member(self._consumer, self._assignment, self._committer.settle, self._report)
+        return Member(self._consumer, self._assignment, self._committer.settle, self._look)
+
+    def _look(self) -> None:
+        """While a model server is waited for. Raises GivenUpError for models that are others."""
+        self._report()
+        if self._models.wants_another():
+            raise GivenUpError("others shall score")
 
     # Taking polls
 

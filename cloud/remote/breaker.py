@@ -30,8 +30,8 @@ class Breaker:
     """
 
     failures_max: int = 5
-    open_s: float = 1.0
-    open_max_s: float = 15.0
+    open_s: float = 0.5
+    open_max_s: float = 2.0
     failures: int = 0
     _opened: int = 0
     _until_s: float | None = None

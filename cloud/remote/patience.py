@@ -42,7 +42,7 @@ class Patience:
     """
 
     backoff_min_s: float = 0.05
-    backoff_max_s: float = 5.0
+    backoff_max_s: float = 2.0
     refused_s: float = 60.0
 
 

@@ -140,6 +140,32 @@ def test_a_server_with_another_model_under_the_name_is_not_ready() -> None:
         RemoteScorer(small_bundle(), patient, model="anomaly", with_version=False)
 
 
+def test_a_bare_network_that_is_changed_unseen_is_noticed() -> None:
+    bundle, rows = small_bundle(), rows_of(small_bundle(), 40)
+    local = BatchScorer(bundle)
+    with (
+        ModelServer(bundle, bare=True) as server,
+        asking(server, request_bytes=400) as (
+            patient,
+            _,
+            _,
+        ),
+    ):
+        scorer = RemoteScorer(bundle, patient, model="anomaly", with_version=False)
+        assert set(server.versions) == {""}
+        assert scorer.score(rows).tobytes() == local.score(rows).tobytes()
+        assert scorer.explain(rows[:3]) == local.explain(rows[:3])
+
+        def another(response: Any) -> Any:
+            values = np.frombuffer(response.raw_output_contents[0], np.float32)
+            response.raw_output_contents[0] = (values + np.float32(0.5)).tobytes()
+            return response
+
+        server.spoil = another
+        with pytest.raises(SettingsError, match="as another network would"):
+            scorer.score(rows)
+
+
 @pytest.mark.parametrize(
     "described",
     [

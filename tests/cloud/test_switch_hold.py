@@ -11,6 +11,7 @@ from switch_ground import beside, kafka_of, made, switched
 from deploy.stack import Stack
 from schemas.errors import SettingsError
 from scoring.bundle import FeatureKind, FeatureSpec
+from scoring.traffic import Arm, Experiment, Mode, Traffic
 
 pytestmark = pytest.mark.integration
 
@@ -146,6 +147,31 @@ def test_a_release_is_used_from_when_the_server_knows_it(
     assert by_version == {"1": 2 * third, "2": third}
 
 
+def test_a_version_that_was_rolled_back_is_waited_for_no_longer(ground: Ground) -> None:
+    versions = small_bundle("1"), small_bundle("2")
+    arms = Arm("champion", "1", 0.5), Arm("canary", "2", 0.5)
+    trial = Experiment("trial", Mode.AB, "salt", 0, arms)
+    aliases = {"champion": "1"}
+    models = Models(
+        *versions, traffic=Traffic("small", generation=1, aliases=aliases, experiment=trial)
+    )
+    records = drive(ground, vehicles=20, batches=100)
+    half = len(records) // 2
+    ground.write(records[:half])
+    with (
+        ModelServer(*versions) as server,
+        switched(ground, models, f"rpc://{server.target}/small") as scorer,
+    ):
+        scorer.wait_for(lambda stats: stats.messages == half)
+        del server.bundles["2"]
+        ground.write(records[half:])
+        scorer.wait_for_state("waiting: model server")
+        models.direct(Traffic("small", generation=2, aliases=aliases))
+        scorer.wait_for(lambda stats: stats.messages == len(records))
+    assert len(ground.scores()) == len(records)
+    assert all(len(answers) == 1 for answers in ground.scores().values())
+
+
 def test_a_server_that_refuses_for_too_long_ends_the_scorer_and_moves_no_offset(
     ground: Ground,
 ) -> None:
@@ -162,7 +188,7 @@ def test_a_server_that_refuses_for_too_long_ends_the_scorer_and_moves_no_offset(
         with switched(ground, Models(small_bundle()), spec) as scorer:
             missing = len(records) - len(ground.scores())
             assert missing > 0
-            scorer.wait_for(lambda _: len(ground.scores()) == len(records))
+            scorer.wait_for(lambda stats: stats.messages == missing)
     assert_as_embedded(ground, len(records))
 
 
