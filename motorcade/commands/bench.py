@@ -93,6 +93,29 @@ def _said(text: str) -> None:
     click.echo(text, err=True)
 
 
+@command.command(example="motorcade bench serving --json")
+@click.option("--rounds", default=3, show_default=True, help="Times that all is measured.")
+@click.option("--duration", "duration_s", default=2.0, show_default=True, help="Seconds of a run.")
+@click.option("--peer/--no-peer", default=True, show_default=True, help="Measure MLServer too.")
+@click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
+def serving(rounds: int, duration_s: float, peer: bool, as_json: bool) -> None:
+    """Requests a second and latencies of the model server over REST and gRPC.
+
+    Beside it MLServer in its fastest configuration, with the same client in the same run; its
+    environment is made the first time.
+    """
+    with needs("cloud"):
+        from cloud.bench_serving import table
+        from motorcade.bench_serving import bench_serving
+    result = bench_serving(
+        rounds=rounds,
+        duration_s=duration_s,
+        peer=peer,
+        on_progress=lambda text: click.echo(text, err=True),
+    )
+    click.echo(json.dumps(result, indent=2) if as_json else table(result))
+
+
 def _sizes(text: str) -> list[int]:
     try:
         return [int(size) for size in text.split(",")]
