@@ -18,7 +18,7 @@ from cloud.settings import ServerSettings
 from schemas.errors import MotorcadeError
 from scoring.catalog import Catalog
 
-PATIENCE_S = 60.0
+PATIENCE_S = 120.0
 
 
 @dataclass(slots=True)
