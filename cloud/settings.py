@@ -95,6 +95,13 @@ class ServerSettings:
         body_timeout_s: For its body, and for a response that the client does not read.
         idle_timeout_s: An unused connection is closed after it.
         drain_timeout_s: Longest wait for requests under way when the server stops.
+        kafka_door: Whether to answer `model.requests`, too.
+        group_id: Consumer group of the Kafka door. Replicas of one group share the requests.
+        exactly_once: Answer in Kafka in transactions that carry the offsets: each request has one
+            response among the committed ones. Otherwise a server that dies may answer some twice.
+        transactional_id: Identity of this replica where exactly_once is on, its own in the group
+            and the same after a restart. Empty: group and host name.
+        reply_topics: Regular expression; a request in Kafka may name these topics for its response.
     """
 
     host: str = "127.0.0.1"
@@ -114,6 +121,11 @@ class ServerSettings:
     body_timeout_s: float = 30.0
     idle_timeout_s: float = 60.0
     drain_timeout_s: float = 10.0
+    kafka_door: bool = True
+    group_id: str = "motorcade-server"
+    exactly_once: bool = False
+    transactional_id: str = ""
+    reply_topics: str = r"model\.responses(\..+)?"
 
     def __post_init__(self) -> None:
         for name in ("port", "grpc_port"):

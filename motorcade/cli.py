@@ -23,7 +23,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "models": ("models", "List, publish, promote, roll back and compare models."),
     "experiments": ("experiments", "Try a version on a part of the fleet: A/B, canary, shadow."),
     "score": ("score", "Score the fleet's readings in Kafka, exactly once."),
-    "serve": ("serve", "Serve the models of the log over REST and gRPC."),
+    "serve": ("serve", "Serve the models of the log over REST, gRPC and Kafka."),
+    "request": ("request", "Ask the model server for scores, over Kafka."),
     "monitor": ("monitor", "Watch drift, quality and experiments; roll back and promote."),
     "dead-letters": (
         "dead_letters",

@@ -44,6 +44,10 @@ class CatalogFeed:
         names: Models to serve; None: all.
         folder: Keeps what the log says; None: nothing is kept.
         on_event: Told in a word what happened to a release: for logs and metrics.
+
+    Attributes:
+        caught_up: Set once the repository has all that the log said: from then on a model that is
+            not there is unknown.
     """
 
     def __init__(
@@ -67,6 +71,7 @@ class CatalogFeed:
         self._bury_at_s = 0.0
         self._ids: SchemaIds | None = None
         self._unkept = False
+        self.caught_up = threading.Event()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="serve-catalog", daemon=True)
 
@@ -96,7 +101,10 @@ class CatalogFeed:
         said: MotorcadeError | None = None
         while not self._stop.is_set():
             if len(self._unburied) < LETTERS_MAX:
-                self._take(follower.poll(POLL_S))
+                news = follower.poll(POLL_S)
+                self._take(news)
+                if news.ready:
+                    self.caught_up.set()
             else:
                 self._stop.wait(POLL_S)
             self._keep()

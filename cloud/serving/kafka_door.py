@@ -9,9 +9,11 @@ What cannot be reached is waited for, without end and with growing pauses. Other
 server do not notice.
 """
 
+import logging
 import random
 import re
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from cloud.dead_letters import Undertaker
@@ -22,7 +24,7 @@ from cloud.serving.kafka_stats import DoorBoard, DoorStats, OnDoorStats
 from cloud.serving.kafka_step import RequestStep
 from cloud.serving.observer import NoObserver, ServingObserver
 from cloud.serving.repository import RepositoryView
-from schemas.errors import TransientError
+from schemas.errors import MotorcadeError, TransientError
 from transport.backoff import backoff_s
 from transport.kafka import (
     KafkaSettings,
@@ -34,9 +36,19 @@ from transport.kafka import (
     register_schemas,
 )
 
-__all__ = ["DoorParts", "DoorStats", "DoorTopics", "KafkaDoor", "KafkaDoorSettings"]
+__all__ = [
+    "DoorParts",
+    "DoorStats",
+    "DoorThread",
+    "DoorTopics",
+    "KafkaDoor",
+    "KafkaDoorSettings",
+]
+
+_log = logging.getLogger("motorcade.serve")
 
 BACKOFF_MIN_S = 0.2
+LOOK_S = 0.1
 COMPONENT = "server"
 
 
@@ -49,12 +61,15 @@ class DoorParts:
         observer: Told of what was scored and refused.
         topics: Where to read and write.
         ids: Schema ids of the topics; None: ask the registry.
+        models_known: Set once the view has all models that the log has: before that a request for
+            one of them would be refused. None: it has.
     """
 
     view: RepositoryView
     observer: ServingObserver = field(default_factory=NoObserver)
     topics: DoorTopics = field(default_factory=DoorTopics)
     ids: SchemaIds | None = None
+    models_known: threading.Event | None = None
 
 
 class KafkaDoor:
@@ -93,6 +108,7 @@ class KafkaDoor:
         """
         rng = random.Random()
         failures = 0
+        self._await_models(stop)
         while not stop.is_set():
             done = self._board.stats.polls
             try:
@@ -106,6 +122,14 @@ class KafkaDoor:
                 )
         self._board.state("stopped")
         return self._board.stats
+
+    def _await_models(self, stop: threading.Event) -> None:
+        known = self._parts.models_known
+        if known is None:
+            return
+        self._board.state("waiting: the models of the log are not read yet")
+        while not known.wait(LOOK_S) and not stop.is_set():
+            pass
 
     def _live(self, stop: threading.Event) -> None:
         topics = self._parts.topics
@@ -155,3 +179,53 @@ class KafkaDoor:
         if self._settings.exactly_once:
             return TransactionSink(self._settings, self._kafka, on_stored=stored)
         return AcknowledgedSink(self._settings, self._kafka, consumer, undertaker, on_stored=stored)
+
+
+class DoorThread:
+    """A Kafka door beside other doors, on a thread of its own.
+
+    Where it cannot go on it says so and ends; the others serve all the same.
+
+    Args:
+        make: Makes the door, on its thread.
+    """
+
+    def __init__(self, make: Callable[[], KafkaDoor]) -> None:
+        self._make = make
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="kafka-door")
+        self._error: MotorcadeError | None = None
+
+    def start(self) -> None:
+        """Begin to answer; does not wait for Kafka."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Finish what is under way, and end.
+
+        Raises:
+            FencedError, SettingsError: It had ended before, for that.
+        """
+        self._stop.set()
+        self._thread.join()
+        if self._error is not None:
+            raise self._error
+
+    def _run(self) -> None:
+        try:
+            self._make().run(self._stop)
+        except MotorcadeError as error:
+            _log.error("the Kafka door has closed: %s", error)
+            self._error = error
+
+
+class StateLog:
+    """Logs what a door is doing when that changes."""
+
+    def __init__(self) -> None:
+        self._said = ""
+
+    def __call__(self, stats: DoorStats) -> None:
+        if stats.state != self._said:
+            self._said = stats.state
+            _log.info("Kafka door: %s", stats.state)

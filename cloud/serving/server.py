@@ -15,6 +15,8 @@ from cloud.serving.budget import ByteBudget
 from cloud.serving.client_bounds import ClientBounds
 from cloud.serving.feeding import CatalogFeed
 from cloud.serving.grpc_door import GrpcDoor
+from cloud.serving.kafka_door import DoorParts, DoorThread, KafkaDoor, StateLog
+from cloud.serving.kafka_settings import KafkaDoorSettings
 from cloud.serving.model_folder import ModelFolder
 from cloud.serving.observer import NoObserver, ServingObserver
 from cloud.serving.repository import ModelRepository
@@ -58,11 +60,42 @@ def serve_log(
     repository = ModelRepository(versions_max=settings.versions_max)
     folder = None if settings.models_dir is None else ModelFolder(settings.models_dir)
     feed = CatalogFeed(kafka, repository, names=settings.names or None, folder=folder)
+    doors = []
+    if settings.kafka_door:
+        doors.append(_kafka_door(settings, kafka, repository, observer, feed.caught_up))
     feed.start()
     try:
-        serve(settings, repository, stop=stop, on_listening=on_listening, observer=observer)
+        serve(
+            settings,
+            repository,
+            stop=stop,
+            doors=doors,
+            on_listening=on_listening,
+            observer=observer,
+        )
     finally:
         feed.stop()
+
+
+def _kafka_door(
+    settings: ServerSettings,
+    kafka: KafkaSettings,
+    repository: ModelRepository,
+    observer: ServingObserver | None,
+    models_known: threading.Event,
+) -> Door:
+    how = KafkaDoorSettings(
+        group_id=settings.group_id,
+        exactly_once=settings.exactly_once,
+        transactional_id=settings.transactional_id,
+        reply_topics=settings.reply_topics,
+    )
+
+    def make() -> KafkaDoor:
+        parts = DoorParts(repository.view(), observer or NoObserver(), models_known=models_known)
+        return KafkaDoor(how, kafka, parts, on_stats=StateLog())
+
+    return DoorThread(make)
 
 
 def serve(

@@ -111,9 +111,50 @@ def serving(rounds: int, duration_s: float, peer: bool, as_json: bool) -> None:
         rounds=rounds,
         duration_s=duration_s,
         peer=peer,
-        on_progress=lambda text: click.echo(text, err=True),
+        on_progress=_said,
     )
     click.echo(json.dumps(result, indent=2) if as_json else table(result))
+
+
+@command.command(example="motorcade bench requests\nmotorcade bench requests --rate 500 --json")
+@click.option("--saturation-s", default=10.0, show_default=True, help="Seconds at full load.")
+@click.option("--latency-s", default=20.0, show_default=True, help="Seconds at the fixed rate.")
+@click.option("--rate", default=1_000, show_default=True, help="Requests a second at that rate.")
+@click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
+@click.option(
+    "--brokers-of-settings",
+    is_flag=True,
+    help="Measure on the brokers of [kafka] instead of a temporary stack.",
+)
+@with_settings(None, "kafka")
+def requests(config: Config, brokers_of_settings: bool, as_json: bool, **options: Any) -> None:
+    """Single-row requests a second through the model server's Kafka door, and how long one takes.
+
+    At least once and exactly once, each beside a bare loop that writes the requests back; broker,
+    server and client on this machine.
+    """
+    with needs("cloud"):
+        from cloud.bench_requests import RequestsBench, bench_requests
+    given = contextlib.nullcontext(config.section(KafkaSettings))
+    with given if brokers_of_settings else _own_brokers() as kafka:
+        rows = bench_requests(
+            kafka,
+            RequestsBench(options["saturation_s"], options["latency_s"], options["rate"]),
+            on_progress=_said,
+        )
+    click.echo(json.dumps(rows, indent=2) if as_json else _requests_table(rows))
+
+
+def _requests_table(rows: list[dict[str, Any]]) -> str:
+    lines = ["loop  delivery       requests/s  CPU us  p50 ms  p99 ms  p99.9 ms"]
+    for row in rows:
+        once = "exactly once" if row["exactly_once"] else "at least once"
+        times = row["latency_ms"]
+        lines.append(
+            f"{row['loop']:<5} {once:<13} {row['requests_per_s']:>11,} "
+            f"{row['cpu_us_per_request']:>7} {times['p50']:>7} {times['p99']:>7} {times['p999']:>9}"
+        )
+    return "\n".join(lines)
 
 
 def _sizes(text: str) -> list[int]:

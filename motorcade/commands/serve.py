@@ -15,15 +15,15 @@ from transport.settings import KafkaSettings
 @click.command(
     cls=ExampleCommand,
     example="motorcade serve --port 8000 --models-dir ./models",
-    short_help="Serve the models of the log over REST and gRPC.",
+    short_help="Serve the models of the log over REST, gRPC and Kafka.",
 )
 @with_settings("server", "kafka")
 def command(config: Config) -> None:
     """Answer requests for scores with the models on `model.releases`.
 
     Speaks the Open Inference Protocol V2 over REST and gRPC; prints where it listens as a line of
-    JSON. Goes on without Kafka with the models that it has. Runs until it is told to stop, and
-    finishes what is under way.
+    JSON. Answers `model.requests` in Kafka, too. Goes on without Kafka with the models that it has.
+    Runs until it is told to stop, and finishes what is under way.
     """
     log_to_stderr()
     with needs("cloud"):
