@@ -200,12 +200,17 @@ GATEWAY_CONNECTED = Gauge(
 MONITOR_PSI = Gauge(
     "motorcade_monitor_drift_psi",
     "Population stability index of a signal, or of the score, against the model's reference.",
-    ("model", "version", "arm", "signal"),
+    ("model", "version", "signal"),
 )
 MONITOR_KS = Gauge(
     "motorcade_monitor_drift_ks",
     "Kolmogorov-Smirnov distance of a signal, or of the score, from the model's reference.",
-    ("model", "version", "arm", "signal"),
+    ("model", "version", "signal"),
+)
+MONITOR_DRIFTING = Gauge(
+    "motorcade_monitor_drift_open",
+    "1 while a signal, or the score, is told to drift.",
+    ("model", "version", "signal"),
 )
 MONITOR_PRECISION = Gauge(
     "motorcade_monitor_precision_ratio",
@@ -216,6 +221,11 @@ MONITOR_RECALL = Gauge(
     "motorcade_monitor_recall_ratio",
     "Share of the labelled faults that an alert found.",
     ("model", "version", "arm"),
+)
+MONITOR_P_VALUE = Gauge(
+    "motorcade_monitor_experiment_p_value",
+    "Of the sequential test of an arm against the champion; valid at every look.",
+    ("model", "experiment", "arm"),
 )
 
 

@@ -12,23 +12,26 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
+from cloud.monitoring.experiments import BY, Change, Decision
+from cloud.monitoring.gauges import show
 from cloud.monitoring.settings import MonitorSettings
 from cloud.monitoring.sources import LogTail, Records, missing_topics
 from cloud.monitoring.state import MonitorState
-from schemas.errors import TransientError
+from schemas.errors import ContractError, TransientError
 from schemas.topics import ALERTS, LABELS, MODEL_EVENTS, MODEL_STATS, SHADOW_ALERTS, TRAFFIC
 from scoring.events import ModelEvent
+from scoring.traffic import Traffic
 from transport.backoff import backoff_s
-from transport.catalog import CatalogFollower
+from transport.catalog import CatalogFollower, write_traffic
 from transport.events import publish_events
 from transport.kafka import KafkaSettings, LogConsumer, Partition, make_consumer, register_schemas
 
-TOPICS = (MODEL_STATS, MODEL_EVENTS, ALERTS, SHADOW_ALERTS, LABELS)
+TOPICS = (TRAFFIC, MODEL_STATS, MODEL_EVENTS, ALERTS, SHADOW_ALERTS, LABELS)
 """What is read; all must be there."""
 
 WAIT_S = 0.25
@@ -142,7 +145,7 @@ class _Life:
 
     def live(self) -> None:
         """Wait for the lead and act while it is held. Raises TransientError, SettingsError."""
-        missing = missing_topics(self.kafka, (*TOPICS, TRAFFIC))
+        missing = missing_topics(self.kafka, TOPICS)
         if missing:
             raise TransientError(f"no such topic yet: {', '.join(missing)}")
         with Lead(self.settings, self.kafka) as lead:
@@ -162,8 +165,8 @@ class _Life:
         ):
             state.take_catalog(catalog.read_to_end(BACKOFF_MAX_S))
             for records in tail.history():
-                _take(state, records)
-                state.take_events(records.get(MODEL_EVENTS.name, ()))
+                take(state, records)
+                state.take_history_of_events(records.get(MODEL_EVENTS.name, ()))
                 if self.stop.is_set() or not lead.is_held(0):
                     return
             self.has_led = True
@@ -175,23 +178,59 @@ class _Life:
     ) -> None:
         next_s = time.monotonic()
         while not self.stop.is_set() and lead.is_held(0):
-            _take(state, tail.take(WAIT_S))
             news = catalog.poll(0)
             if news.changed:
                 state.take_catalog(news.catalog)
+            records = tail.take(WAIT_S)
+            take(state, records)
+            state.take_events(records.get(MODEL_EVENTS.name, ()))
             if time.monotonic() >= next_s:
                 next_s = time.monotonic() + self.settings.interval_s
-                self._tell(state.decide(_now_ms()))
+                for decision in state.decide(_now_ms()):
+                    self._act_on(decision)
+                show(state, _now_ms())
 
-    def _tell(self, events: list[ModelEvent]) -> None:
-        if events:
-            publish_events(self.kafka, events)
-        for event in events:
+    def _act_on(self, decision: Decision) -> None:
+        """Write what was decided; what others have settled meanwhile is passed over in silence."""
+        told: Sequence[ModelEvent] = decision.events
+        if decision.change is None:
+            publish_events(self.kafka, told)
+        else:
+            try:
+                told = _change_traffic(self.kafka, decision, decision.change)
+            except ContractError as error:
+                # The version that was to be used is gone; nobody but people can mend that.
+                self.on_news(f"cannot change {decision.model}: {error}; {decision.reason}")
+                return
+        for event in told:
             self.on_news(f"{event.kind}: {event.detail}")
 
 
-def _take(state: MonitorState, records: Records) -> None:
+def _change_traffic(
+    kafka: KafkaSettings, decision: Decision, change: Change
+) -> Sequence[ModelEvent]:
+    """Change traffic, and tell of it in the same transaction; gives what was told.
+
+    Raises:
+        TransientError: Kafka did not answer; the next life decides anew.
+    """
+    told: list[ModelEvent] = []
+
+    def describe(before: Traffic, after: Traffic) -> Sequence[ModelEvent]:
+        told[:] = decision.told(before, after)
+        return told
+
+    write_traffic(kafka, decision.model, change, by=BY, reason=decision.reason, describe=describe)
+    return told
+
+
+def take(state: MonitorState, records: Records) -> None:
+    """Give a state what was read; events are the caller's to give, as history or as news."""
+    state.take_traffic(records.get(TRAFFIC.name, ()))
     state.take_stats(records.get(MODEL_STATS.name, ()))
+    state.take_alerts(records.get(ALERTS.name, ()))
+    state.take_alerts(records.get(SHADOW_ALERTS.name, ()))
+    state.take_labels(records.get(LABELS.name, ()))
 
 
 def _now_ms() -> int:

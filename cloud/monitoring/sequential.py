@@ -15,6 +15,10 @@ PRIOR = 0.18
 GROUP_MAX = 20
 """Most outcomes of one side in a block."""
 
+WAITING_MAX = 2_000
+"""Outcomes of one side that may wait for the other's; newer ones are then passed over, whatever
+they are."""
+
 
 @dataclass(frozen=True, slots=True)
 class Arm2:
@@ -93,7 +97,11 @@ class TwoSampleTest:
         test = replace(self, waiting_a=(*self.waiting_a, *a), waiting_b=(*self.waiting_b, *b))
         while len(test.waiting_a) >= test.group_a and len(test.waiting_b) >= test.group_b:
             test = test._with_block()
-        return test
+        return replace(
+            test,
+            waiting_a=test.waiting_a[:WAITING_MAX],
+            waiting_b=test.waiting_b[:WAITING_MAX],
+        )
 
     @property
     def p_value(self) -> float:

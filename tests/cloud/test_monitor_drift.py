@@ -38,8 +38,12 @@ def monitored(
             end_ms = start_ms + minute * MINUTE_MS + 2_000 * part + 1_000
             share = rows[part::30]
             state.take_stats([record(window(bundle, share, end_ms=end_ms, vehicles=vehicles))])
-            events += state.decide(end_ms)
-    return events + state.decide(start_ms + (minutes + 1) * MINUTE_MS)
+            events += told(state, end_ms)
+    return events + told(state, start_ms + (minutes + 1) * MINUTE_MS)
+
+
+def told(state: MonitorState, now_ms: int) -> list[ModelEvent]:
+    return [event for decision in state.decide(now_ms) for event in decision.events]
 
 
 @pytest.mark.parametrize("vehicles", [3, 20, 300])
@@ -86,7 +90,7 @@ def test_a_monitor_that_starts_anew_repeats_nothing() -> None:
     assert len(events) == len({event.kind for event in events}) > 0
     later_ms = NOW_MS + 10 * MINUTE_MS
     state = MonitorState(SETTINGS, since_ms=later_ms)
-    state.take_events(event.to_record() for event in events)
+    state.take_history_of_events(event.to_record() for event in events)
     again = monitored(
         bundle, 4, vehicles=100, seed=9, shift=drifted, state=state, start_ms=later_ms
     )

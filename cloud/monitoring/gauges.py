@@ -1,0 +1,47 @@
+"""What the monitor shows to Prometheus."""
+
+from cloud.monitoring.joining import Quality
+from cloud.monitoring.roster import ArmRef
+from cloud.monitoring.state import MonitorState
+from transport.metric_kinds import is_recording
+from transport.metrics import (
+    MONITOR_DRIFTING,
+    MONITOR_KS,
+    MONITOR_P_VALUE,
+    MONITOR_PRECISION,
+    MONITOR_PSI,
+    MONITOR_RECALL,
+)
+
+
+def show(state: MonitorState, now_ms: int) -> None:
+    """Set the gauges to what is known now; nothing where nobody reads them."""
+    if not is_recording():
+        return
+    _show_drift(state)
+    for arm, quality in state.quality(now_ms).items():
+        _show_quality(arm, quality)
+    for trial in state.trials.running():
+        for name, test in trial.tests.items():
+            MONITOR_P_VALUE.set(
+                test.p_value, model=trial.model, experiment=trial.experiment.id, arm=name
+            )
+
+
+def _show_drift(state: MonitorState) -> None:
+    for (model, version), distances in state.drift.latest.items():
+        drifting = state.drift.open_signals((model, version))
+        for signal, distance in distances.items():
+            labels = {"model": model, "version": version, "signal": signal}
+            MONITOR_PSI.set(distance.psi, **labels)
+            MONITOR_KS.set(distance.ks, **labels)
+            MONITOR_DRIFTING.set(float(signal in drifting), **labels)
+
+
+def _show_quality(arm: ArmRef, quality: Quality) -> None:
+    for gauge, value in (
+        (MONITOR_PRECISION, quality.precision),
+        (MONITOR_RECALL, quality.recall),
+    ):
+        if value is not None:
+            gauge.set(value, model=arm.model, version=arm.version, arm=arm.arm)
