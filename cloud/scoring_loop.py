@@ -94,6 +94,7 @@ class ScoringLoop:
         self._assignment = Assignment()
         self._positions: dict[Partition, int] = {}
         self._must_rebuild = False
+        self._tripped: set[str] = set()
         self._was_full = False
         self._trouble: MotorcadeError | None = None
 
@@ -166,8 +167,9 @@ class ScoringLoop:
             self._must_rebuild = True
 
     def _turn(self, step: ScoringStep) -> None:
-        if self._models.has_news():
-            self._must_rebuild |= self._models.take(step.scorer)
+        if self._models.has_news() and self._models.take(step.scorer):
+            self._must_rebuild = True
+            self._tripped.clear()  # It may be another experiment.
         messages = self._take()
         if self._trouble is not None:
             trouble, self._trouble = self._trouble, None
@@ -202,7 +204,8 @@ class ScoringLoop:
         outcome = step.run(poll, step.decode(poll), now_ms=_now_ms())
         self._committer.submit(outcome, group)
         self._positions |= outcome.offsets
-        self._must_rebuild |= outcome.must_rebuild
+        self._tripped.update(outcome.tripped)
+        self._must_rebuild |= bool(outcome.tripped)
 
     def _settle_or_abort(self) -> None:
         try:
@@ -213,6 +216,7 @@ class ScoringLoop:
     def _abort(self) -> None:
         self._board.add(aborts=1)
         self._committer.abort()
+        self._tripped.clear()
         self._must_rebuild = True
 
     def _report(self) -> None:
@@ -304,6 +308,9 @@ class ScoringLoop:
             experiment=lineup.experiment,
             refuse=lambda message, error: self._models.bury(Refused.of(message), error),
         )
+        # What this scorer has written may be hidden yet by somebody else's open transaction.
+        arms |= self._tripped | step.scorer.sidelined
+        self._tripped.clear()
         step.scorer.sideline(arms)
         self._board.sidelined(lineup, arms)
 

@@ -75,8 +75,8 @@ class Outcome:
         closed: Alerts closed.
         held: Alerts that the storm guard held back.
         dead_letters: Messages refused.
-        must_rebuild: Whether the state has to be rebuilt once this is written: an arm tripped,
-            and its vehicles are the champion's.
+        tripped: Arms that the storm guard tripped. Once this is written the state has to be
+            rebuilt: their vehicles are the champion's.
     """
 
     scores: list[ScoreRecords]
@@ -89,7 +89,7 @@ class Outcome:
     closed: int = 0
     held: int = 0
     dead_letters: int = 0
-    must_rebuild: bool = False
+    tripped: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -159,7 +159,7 @@ class ScoringStep:
             closed=len(transitions) - opened,
             held=scored.held,
             dead_letters=len(letters),
-            must_rebuild=bool(events),
+            tripped=tuple(scored.lanes[trip.lane].arm for trip in scored.trips),
         )
 
     def replay(self, poll: Poll, *, now_ms: int) -> None:

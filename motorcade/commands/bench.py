@@ -88,6 +88,20 @@ def deployments(as_json: bool, chart: Path | None, deployments: str, **options: 
     click.echo(json.dumps(result, indent=2) if as_json else table(result))
 
 
+@command.command(example="motorcade bench shadow --rounds 5 --json")
+@click.option("--rounds", default=3, show_default=True, help="Rounds of each kind.")
+@click.option("--seconds", default=15.0, show_default=True, help="Length of a round.")
+@click.option("--rate", default=1_000, show_default=True, help="Readings/s.")
+@click.option("--share", default=0.5, show_default=True, help="Of the vehicles that it scores.")
+@click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
+def shadow(as_json: bool, **options: Any) -> None:
+    """The champion's latency with a shadow beside it and without, by turns."""
+    with needs("cloud"), needs("stack"):
+        from motorcade.bench_shadow import ShadowPlan, bench_shadow, shadow_table
+    result = bench_shadow(ShadowPlan(**options), on_progress=_said)
+    click.echo(json.dumps(result, indent=2) if as_json else shadow_table(result))
+
+
 def _said(text: str) -> None:
     """Progress; standard output is for the figures."""
     click.echo(text, err=True)
