@@ -10,7 +10,7 @@ from pathlib import Path
 from deploy import artifacts, probes
 from deploy.java import JavaProgram
 from deploy.ports import LOOPBACK
-from schemas.errors import TransientError
+from schemas.errors import SettingsError, TransientError
 
 HEAP_MB = 512
 MESSAGE_BYTES_MAX = 4 << 20
@@ -18,6 +18,9 @@ PARTITION_BYTES_MAX = 4 << 30
 """What a partition keeps; the oldest goes first. 200 vehicles take weeks to fill it."""
 
 _FORMAT_TIMEOUT_S = 120.0
+_UNRECORDED = "4.4.0"
+"""Which Kafka wrote a store that is older than the record of it."""
+
 _NODE = 1
 
 
@@ -87,8 +90,7 @@ class Kafka:
     @property
     def program(self) -> str:
         """Name and version, from the lock."""
-        version = next(j.version for j in artifacts.jars_of("kafka") if j.group.endswith("kafka"))
-        return f"Apache Kafka {version}"
+        return f"Apache Kafka {locked_version()}"
 
     @property
     def ports(self) -> tuple[int, ...]:
@@ -101,9 +103,18 @@ class Kafka:
         return self.directory / "kafka.log"
 
     def prepare(self) -> None:
-        """Write the settings; format the store the first time (about a second)."""
+        """Write the settings; format the store the first time (about a second).
+
+        Raises:
+            SettingsError: A newer Kafka wrote the store.
+            TransientError: The store could not be made, or a jar not be had.
+        """
         self.directory.mkdir(parents=True, exist_ok=True)
         self._java.prepare()
+        if self._data.is_dir():
+            self._require_readable()
+        # Before there is a store, so that none is ever without it.
+        self._record_version()
         if not self._data.is_dir():
             self._format()
         self._write_settings(self._data)
@@ -128,6 +139,26 @@ class Kafka:
     def _java(self) -> JavaProgram:
         return JavaProgram("kafka", self.directory, self.log, HEAP_MB)
 
+    @property
+    def _version_file(self) -> Path:
+        return self.directory / "version"
+
+    def _require_readable(self) -> None:
+        try:
+            written_by = self._version_file.read_text("ascii").strip()
+        except FileNotFoundError:
+            written_by = _UNRECORDED
+        if _order(written_by) > _order(locked_version()):
+            raise SettingsError(
+                f"{self._data} was written by Apache Kafka {written_by}, and {locked_version()} "
+                f"cannot read what a newer one wrote; remove {self.directory} to begin anew"
+            )
+
+    def _record_version(self) -> None:
+        scratch = self._version_file.with_suffix(".new")
+        scratch.write_text(f"{locked_version()}\n", "ascii")
+        scratch.replace(self._version_file)
+
     def _write_settings(self, data: Path) -> None:
         text = server_properties(data, self.port, self.controller_port)
         self._settings.write_text(text, "utf-8")
@@ -149,6 +180,16 @@ class Kafka:
         if done.returncode != 0:
             raise TransientError(f"Kafka could not format {scratch}: {done.stdout}{done.stderr}")
         scratch.rename(self._data)
+
+
+def locked_version() -> str:
+    """The version of Kafka in the lock, such as `4.2.2`."""
+    return next(j.version for j in artifacts.jars_of("kafka") if j.group.endswith("kafka"))
+
+
+def _order(version: str) -> tuple[int, ...]:
+    """What compares as the version does."""
+    return tuple(int(number) for number in version.split("."))
 
 
 def new_cluster_id() -> str:

@@ -7,16 +7,13 @@ import socket
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
 import paho.mqtt.client as mqtt
 import pytest
-from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient
-from confluent_kafka.cimpl import NewTopic
+from kafka_clients import TIMEOUT_S, create_topics, read, wait_for, write
 from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
@@ -25,13 +22,11 @@ from deploy import processes
 from deploy import stack as stack_module
 from deploy.mosquitto import find_mosquitto
 from deploy.ports import Ports
-from deploy.stack import Endpoints, MqttChoice, Stack
+from deploy.stack import MqttChoice, Stack
 from schemas.errors import SettingsError, TransientError
-from transport.kafka import KafkaSettings, read_range, spans
 
 pytestmark = pytest.mark.integration
 
-TIMEOUT_S = 30.0
 BROKERS: tuple[MqttChoice, ...] = ("mosquitto", "artemis")
 
 
@@ -42,49 +37,6 @@ class FreshStack(Protocol):
 def require(broker: MqttChoice) -> None:
     if broker == "mosquitto" and find_mosquitto() is None:
         pytest.skip("mosquitto is not installed")
-
-
-def wait_for(condition: Callable[[], object], what: str) -> None:
-    deadline = time.monotonic() + TIMEOUT_S
-    while not condition():
-        assert time.monotonic() < deadline, f"waited {TIMEOUT_S} s for {what}"
-        time.sleep(0.02)
-
-
-def create_topic(endpoints: Endpoints, name: str) -> None:
-    admin = AdminClient({"bootstrap.servers": endpoints.kafka_bootstrap})
-    for made in admin.create_topics([NewTopic(name, 1, 1)]).values():
-        made.result(TIMEOUT_S)
-
-
-def write(endpoints: Endpoints, topic: str, values: list[bytes]) -> None:
-    """Write in one transaction."""
-    producer = Producer(
-        {"bootstrap.servers": endpoints.kafka_bootstrap, "transactional.id": f"to-{topic}"}
-    )
-    producer.init_transactions(TIMEOUT_S)
-    producer.begin_transaction()
-    for value in values:
-        producer.produce(topic, value)
-    producer.commit_transaction(TIMEOUT_S)
-
-
-def read(endpoints: Endpoints, topic: str, count: int) -> list[bytes]:
-    """Read what is committed from the beginning, as soon as there is enough of it.
-
-    With the product's own configuration: the library's defaults give a lone broker that restarts
-    up for minutes now and then (`transport.kafka.config`). A commit is acknowledged before its
-    marker is in the partition, and until then readers see nothing of the transaction.
-    """
-    settings = KafkaSettings(bootstrap_servers=endpoints.kafka_bootstrap)
-
-    def is_there() -> bool:
-        return spans(settings, topic, timeout_s=TIMEOUT_S)[0].end >= count
-
-    wait_for(is_there, f"{count} records")
-    span = spans(settings, topic, timeout_s=TIMEOUT_S)[0]
-    batches = read_range(settings, topic, {0: span}, stall_timeout_s=TIMEOUT_S)
-    return [message.value() or b"" for batch in batches for message in batch]
 
 
 class Link:
@@ -122,13 +74,13 @@ class Link:
 def test_kafka_keeps_committed_data_through_kill_9_and_restart(fresh_stack: FreshStack) -> None:
     stack = fresh_stack()
     values = [b"%d" % number for number in range(1000)]
-    create_topic(stack.endpoints, "kept")
-    write(stack.endpoints, "kept", values)
+    create_topics(stack.endpoints, "kept")
+    write(stack.endpoints, ["kept"], values, "writer")
     stack.kill_part("kafka")
     assert [part.answers for part in stack.status()] == [False, True, True]
     stack.start_part("kafka")
     assert read(stack.endpoints, "kept", len(values)) == values
-    write(stack.endpoints, "kept", values)
+    write(stack.endpoints, ["kept"], values, "writer")
     stack.restart_part("kafka")
     assert read(stack.endpoints, "kept", 2 * len(values)) == values * 2
 
@@ -199,7 +151,7 @@ def test_two_stacks_at_once_do_not_meet(fresh_stack: FreshStack) -> None:
     first, second = one.endpoints, two.endpoints
     assert len({first.kafka_bootstrap, second.kafka_bootstrap}) == 2
     assert len({first.mqtt_port, second.mqtt_port, first.registry_url, second.registry_url}) == 4
-    create_topic(first, "only-here")
+    create_topics(first, "only-here")
     admin = AdminClient({"bootstrap.servers": second.kafka_bootstrap})
     assert "only-here" not in admin.list_topics(timeout=TIMEOUT_S).topics
     two.stop()
