@@ -1,16 +1,20 @@
 """Scorers with a switch, each on a thread, over one topic, with outputs of their own."""
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-from scorer_fleet import Ground, Models, wait_until
+from scorer_fleet import Ground, Models
 
 from cloud.scorer import ScorerParts, ScorerSettings, ScorerStats, run_with
 from schemas.records import Record
 from transport.kafka import KafkaSettings, SchemaIds
+
+PATIENCE_S = 120.0
+"""Longest wait; a server that was away is found again within seconds."""
 
 
 class Switched:
@@ -59,10 +63,10 @@ class Switched:
             self.states.append(stats.state)
 
     def wait_for(self, condition: Callable[[ScorerStats], bool]) -> None:
-        wait_until(
-            lambda: self.error is not None or condition(self.stats),
-            lambda: (self.stats, self.states[-5:]),
-        )
+        until_s = time.monotonic() + PATIENCE_S
+        while self.error is None and not condition(self.stats):
+            assert time.monotonic() < until_s, (self.stats, self.states[-5:])
+            time.sleep(0.01)
         if self.error is not None:
             raise self.error
 
