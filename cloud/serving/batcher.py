@@ -9,12 +9,14 @@ import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from cloud.serving.asks import RPC, Ask, Outcome, answer_all
-from cloud.serving.backroom import BackRoom
+from cloud.serving.backroom import BackRoom, fault
 from cloud.serving.observer import ServingObserver
-from cloud.serving.overload import OverloadError
+from cloud.serving.refusals import OverloadError
 from cloud.serving.repository import RepositoryView
+from schemas.errors import MotorcadeError
 
 INLINE_ROWS = 1024
 """Rows that the loop scores by itself: about a tenth of a millisecond."""
@@ -107,16 +109,26 @@ class Batcher:
         if rows > INLINE_ROWS:
             self._send_back(asks, waiting)
             return
-        outcomes = answer_all(self._view, asks, self._observer)
-        for (_, done), outcome in zip(waiting, outcomes, strict=True):
-            done(outcome)
+        try:
+            outcomes: list[Outcome] | MotorcadeError = answer_all(self._view, asks, self._observer)
+        except Exception as error:  # noqa: BLE001 - whoever asked must hear of it
+            outcomes = fault(error)
+        _hand_out(waiting, outcomes)
 
     def _send_back(self, asks: list[Ask], waiting: list[tuple[Ask, Done]]) -> None:
-        def finish(outcomes: list[Outcome]) -> None:
-            for (_, done), outcome in zip(waiting, outcomes, strict=True):
-                done(outcome)
-
         try:
-            self._back_room.submit(lambda view: answer_all(view, asks, self._observer), finish)
+            self._back_room.submit(
+                lambda view: answer_all(view, asks, self._observer), partial(_hand_out, waiting)
+            )
         except OverloadError as overload:
-            finish([overload] * len(asks))
+            for ask in asks:
+                self._observer.failed(ask.model, overload, deployment=RPC)
+            _hand_out(waiting, overload)
+
+
+def _hand_out(waiting: list[tuple[Ask, Done]], outcomes: list[Outcome] | MotorcadeError) -> None:
+    """To each its own; one error is everybody's."""
+    if isinstance(outcomes, MotorcadeError):
+        outcomes = [outcomes] * len(waiting)
+    for (_, done), outcome in zip(waiting, outcomes, strict=True):
+        done(outcome)

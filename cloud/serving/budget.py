@@ -3,7 +3,7 @@
 from types import TracebackType
 from typing import Self
 
-from cloud.serving.overload import OverloadError
+from cloud.serving.refusals import OverloadError
 
 UNCOUNTED_BYTES = 1 << 13
 """Of each request; what is beyond counts."""

@@ -17,7 +17,7 @@ from cloud.serving.batcher import Batcher
 from cloud.serving.client_bounds import BACKLOG, SWEEP_S, ClientBounds
 from cloud.serving.http2 import Http2Connection
 from cloud.serving.http2_frames import Http2Error, Stream
-from cloud.serving.overload import OverloadError
+from cloud.serving.refusals import OverloadError
 from cloud.serving.repository import RepositoryView
 from cloud.serving.rpc_parts import RpcParts
 from schemas.errors import MotorcadeError
@@ -209,12 +209,6 @@ class _GrpcProtocol(asyncio.Protocol):
     def _aside(self, stream: Stream, work: grpc_service.Aside) -> None:
         """Have a response made in the back room. Raises OverloadError."""
 
-        def caught(view: RepositoryView) -> bytes | MotorcadeError:
-            try:
-                return work(view)
-            except MotorcadeError as error:
-                return error
-
         def done(made: bytes | MotorcadeError) -> None:
             if isinstance(made, bytes):
                 self._reply(stream, made)
@@ -222,7 +216,7 @@ class _GrpcProtocol(asyncio.Protocol):
                 self._refuse(stream, made)
             self._flush()
 
-        self._parts.back_room.submit(caught, done)
+        self._parts.back_room.submit(work, done)
 
     def _reply(self, stream: Stream, message: bytes) -> None:
         self._connection.respond(

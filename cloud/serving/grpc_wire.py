@@ -9,7 +9,7 @@ from urllib.parse import quote_from_bytes
 from cloud.serving import hpack
 from cloud.serving.hpack import Headers
 from cloud.serving.tensors import malformed
-from schemas.errors import ContractError, MotorcadeError, Reason
+from schemas.errors import ContractError, MotorcadeError, Reason, TransientError
 
 PREFIX_BYTES = 5
 DETAIL_BYTES_MAX = 1024
@@ -64,7 +64,7 @@ def status_of(error: MotorcadeError) -> Status:
         return _STATUS.get(error.reason, Status.INVALID_ARGUMENT)
     if isinstance(error, UnimplementedError):
         return Status.UNIMPLEMENTED
-    return Status.RESOURCE_EXHAUSTED
+    return Status.RESOURCE_EXHAUSTED if isinstance(error, TransientError) else Status.INTERNAL
 
 
 def refusal(error: MotorcadeError) -> bytes:

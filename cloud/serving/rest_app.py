@@ -23,7 +23,7 @@ from cloud.serving.openapi import document
 from cloud.serving.repository import RepositoryView
 from cloud.serving.rpc_parts import RpcParts
 from cloud.serving.versions import server_version
-from schemas.errors import ContractError, MotorcadeError, Reason
+from schemas.errors import ContractError, MotorcadeError, Reason, TransientError
 
 Scope = Mapping[str, Any]
 Message = dict[str, Any]
@@ -83,6 +83,8 @@ def reply_of(error: MotorcadeError) -> _Reply:
     body = v2_json.write_error(error)
     if isinstance(error, ContractError):
         return _Reply(body, _STATUS.get(error.reason, HTTPStatus.BAD_REQUEST))
+    if not isinstance(error, TransientError):
+        return _Reply(body, HTTPStatus.INTERNAL_SERVER_ERROR)
     retry = ((b"retry-after", b"%d" % RETRY_AFTER_S),)
     return _Reply(body, HTTPStatus.SERVICE_UNAVAILABLE, headers=retry)
 

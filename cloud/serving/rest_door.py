@@ -17,7 +17,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from cloud.serving import v2_json
 from cloud.serving.client_bounds import BACKLOG, SWEEP_S, ClientBounds
-from cloud.serving.overload import OverloadError
+from cloud.serving.refusals import OverloadError
 from cloud.serving.rest_app import RETRY_AFTER_S, RestApp
 from cloud.serving.rpc_parts import RpcParts
 
