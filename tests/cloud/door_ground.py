@@ -1,5 +1,6 @@
 """Topics, models and a running Kafka door of a test's own."""
 
+import json
 import threading
 import time
 import uuid
@@ -27,7 +28,7 @@ from transport.kafka import (
 )
 from transport.kafka_replies import ReplyTopics
 
-PATIENCE_S = 60.0
+PATIENCE_S = 120.0
 NAME = "anomaly"
 
 
@@ -54,6 +55,24 @@ class Ground:
         ensure_topics(kafka, topics)
         named = {topic.name: schema_id for topic, schema_id in zip(topics, ids, strict=True)}
         return Ground(kafka, DoorTopics(*topics), SchemaIds(named), mark)
+
+    def to_json(self) -> str:
+        """For another process."""
+        topics = (self.topics.requests, self.topics.responses, self.topics.dead_letters)
+        return json.dumps(
+            {
+                "bootstrap_servers": self.kafka.bootstrap_servers,
+                "mark": self.mark,
+                "partitions": self.topics.requests.partitions,
+                "ids": [self.ids.id_of(topic) for topic in topics],
+            }
+        )
+
+    @staticmethod
+    def from_json(text: str) -> "Ground":
+        facts = json.loads(text)
+        kafka = KafkaSettings(bootstrap_servers=facts["bootstrap_servers"])
+        return Ground.known(kafka, facts["mark"], facts["partitions"], facts["ids"])
 
     @property
     def reply_topics(self) -> ReplyTopics:
