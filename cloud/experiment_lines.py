@@ -1,26 +1,30 @@
 """How experiments read for people. Pure."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from cloud.experiment_desk import described
-from cloud.experiment_status import ArmSum, ExperimentStatus
+from cloud.experiment_status import ExperimentStatus
 from cloud.model_lines import created
+from cloud.monitoring.report import ArmReport
 from scoring.traffic import Traffic
 
-_HEADER = (
-    "ARM",
-    "VERSION",
-    "WEIGHT",
-    "VEHICLES",
-    "READINGS",
-    "ALERTS",
-    "HELD",
-    "ALERTS/VEH-H",
-    "SCORE P50",
-    "P99",
-    "COMPUTE P99",
+_COLUMNS: tuple[tuple[str, Callable[[ArmReport], str]], ...] = (
+    ("ARM", lambda arm: arm.arm),
+    ("VERSION", lambda arm: arm.version or "-"),
+    ("WEIGHT", lambda arm: "-" if arm.weight is None else f"{100 * arm.weight:g}%"),
+    ("VEHICLES", lambda arm: str(arm.vehicles)),
+    ("READINGS", lambda arm: str(arm.readings)),
+    ("ALERTS", lambda arm: str(arm.alerts_opened)),
+    ("HELD", lambda arm: str(arm.alerts_held)),
+    ("PER VEH-H", lambda arm: _number(arm.alerts_per_vehicle_hour)),
+    ("SCORE P50", lambda arm: _number(arm.score_p50)),
+    ("P99", lambda arm: _number(arm.score_p99)),
+    ("POLL P99", lambda arm: _number(arm.compute_p99_ms, " ms")),
+    ("PRECISION", lambda arm: _number(arm.precision)),
+    ("RECALL", lambda arm: _number(arm.recall)),
+    ("P VALUE", lambda arm: _number(arm.p_value)),
+    ("DECIDED", lambda arm: arm.decided or "-"),
 )
-_UNCOUNTED = ("-",) * (len(_HEADER) - 3)
 
 
 def listed(traffic: Traffic) -> str:
@@ -35,15 +39,16 @@ def listed(traffic: Traffic) -> str:
 
 
 def status_lines(status: ExperimentStatus) -> Iterator[str]:
-    """Everything about an experiment."""
-    experiment = status.experiment
-    promotes = "promoted by itself" if experiment.auto_promote else "promoted by people"
+    """Everything about an experiment: its rules, a line an arm, and what was told."""
+    report = status.report
+    experiment = report.experiment
+    promotes = "promotes the winner by itself" if experiment.auto_promote else "promotes nobody"
     yield (
-        f"experiment {experiment.id} of {status.model}, {experiment.mode.value.lower()}, since "
+        f"experiment {experiment.id} of {report.model}, {experiment.mode.value.lower()}, since "
         f"{created(experiment.started_time_ms)}; alpha {experiment.alpha:g}, {promotes}"
     )
     yield "guards " + ", ".join(f"{k}={v:g}" for k, v in experiment.guards.to_map().items())
-    rows = [_HEADER, *(_row(status, arm.name) for arm in experiment.arms)]
+    rows = [tuple(title for title, _ in _COLUMNS), *map(_cells, report.arms)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         cells = (f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True))
@@ -52,25 +57,8 @@ def status_lines(status: ExperimentStatus) -> Iterator[str]:
         yield f"{created(event.time_ms)}  {event.kind.value}  {event.detail}  ({event.by})"
 
 
-def _row(status: ExperimentStatus, name: str) -> tuple[str, ...]:
-    arm = next(arm for arm in status.experiment.arms if arm.name == name)
-    counted = status.sums.get(name)
-    head = (arm.name, arm.version, f"{100 * arm.weight:g}%")
-    return head + (_UNCOUNTED if counted is None else _counted(counted))
-
-
-def _counted(counted: ArmSum) -> tuple[str, ...]:
-    facts = counted.to_json()
-    return (
-        str(facts["vehicles"]),
-        str(facts["readings"]),
-        str(facts["alerts_opened"]),
-        str(facts["alerts_held"]),
-        _number(facts["alerts_per_vehicle_hour"]),
-        _number(facts["score_over_threshold_p50"]),
-        _number(facts["score_over_threshold_p99"]),
-        _number(facts["compute_s_p99"], " s"),
-    )
+def _cells(arm: ArmReport) -> tuple[str, ...]:
+    return tuple(cell(arm) for _, cell in _COLUMNS)
 
 
 def _number(value: float | None, unit: str = "") -> str:

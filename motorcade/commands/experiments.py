@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from cloud.monitoring.settings import MonitorSettings
 from motorcade.commands.models import as_deed, deed_options
 from motorcade.config import Config
 from motorcade.examples import ExampleGroup
@@ -145,16 +146,18 @@ def stop(config: Config, *, name: str, promote: str | None, by: str | None, reas
 @_json
 @with_settings(None, "kafka")
 def status(config: Config, *, name: str, as_json: bool) -> None:
-    """Arms, weights, versions, what was counted of each arm, and what was told."""
+    """Arms, weights, versions, the figures that decide, and what was told.
+
+    Each arm's alerts, scores and time, precision and recall by vehicle.labels, and the p value of
+    the sequential test against the champion: valid whenever you look.
+    """
     with needs("cloud"):
-        from cloud.experiment_desk import traffics
         from cloud.experiment_lines import status_lines
         from cloud.experiment_status import experiment_status
-        from scoring.trial import running
 
-        kafka = config.section(KafkaSettings)
-        (traffic,) = traffics(kafka, name)
-        found = experiment_status(kafka, name, running(traffic))
+        found = experiment_status(
+            config.section(KafkaSettings), name, config.section(MonitorSettings)
+        )
     for line in [json.dumps(found.to_json())] if as_json else status_lines(found):
         click.echo(line)
 

@@ -68,9 +68,9 @@ def counted(name: str, arm: str, version: str, alerts: int) -> ArmWindow:
     tally.scores(np.full(600, 0.5, np.float32))
     tally.vehicles(b"car-%d" % i for i in range(10))
     tally.add(alerts_opened=alerts)
-    end_ms = time.time_ns() // 1_000_000
+    start_ms = time.time_ns() // 1_000_000
     key = ArmKey("scorer", "one", "embedded", name, version, arm)
-    return ArmWindow(key, end_ms - 60_000, end_ms, tally.close())
+    return ArmWindow(key, start_ms, start_ms + 60_000, tally.close())
 
 
 def test_an_experiment_from_start_to_promotion(kafka: KafkaSettings, told: Told) -> None:
@@ -103,6 +103,7 @@ def test_an_experiment_from_start_to_promotion(kafka: KafkaSettings, told: Told)
     assert (by_arm["new"]["alerts_opened"], by_arm["champion"]["alerts_opened"]) == (3, 0)
     assert by_arm["new"]["vehicles"] == 10
     assert by_arm["new"]["alerts_per_vehicle_hour"] == pytest.approx(18.0)
+    assert 0 < by_arm["new"]["p_value"] <= 1
     assert [e["kind"] for e in facts["events"]] == ["experiment-started", "experiment-changed"]
     text = told("experiments", "status", "--name", name)
     assert "experiment trial of" in text
