@@ -10,7 +10,7 @@ which bear both; alerts and scores themselves are exact.
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
@@ -55,8 +55,9 @@ class StatsBook:
         self._component_id = component_id
         self._lock = threading.Lock()
         self._tallies: dict[_Name, tuple[Bundle, Tally]] = {}
+        self._replaced: list[tuple[_Name, ArmCounts]] = []
         self._errors: dict[_Name, int] = {}
-        self._since_ms = _now_ms()
+        self._since_ms = now_ms()
 
     @contextmanager
     def tally(self, deployment: str, bundle: Bundle, arm: str) -> Iterator[Tally]:
@@ -64,13 +65,9 @@ class StatsBook:
         name = (deployment, bundle.manifest.name, bundle.manifest.version, arm)
         with self._lock:
             held = self._tallies.get(name)
-            if held is not None and held[0] is bundle:
-                yield held[1]
-                return
-            tally = Tally(bundle)
-            if len(self._tallies) < ARMS_MAX or held is not None:
-                self._tallies[name] = (bundle, tally)
-            yield tally
+            if held is None or held[0] is not bundle:
+                held = self._renewed(name, bundle, held)
+            yield held[1]
 
     def failed(self, deployment: str, model: str) -> None:
         """A request was refused before any version was to score it."""
@@ -86,13 +83,29 @@ class StatsBook:
                 name: tally.close() for name, (_, tally) in self._tallies.items() if tally.used
             }
             self._tallies = {name: self._tallies[name] for name in counted}
+            replaced, self._replaced = self._replaced, []
             errors, self._errors = self._errors, {}
             since_ms, self._since_ms = self._since_ms, now_ms
-        counted |= {name: ArmCounts(errors=number) for name, number in errors.items()}
+        failed = [(name, ArmCounts(errors=number)) for name, number in errors.items()]
         return [
             ArmWindow(self._key(name), min(since_ms, now_ms), now_ms, counts)
-            for name, counts in counted.items()
+            for name, counts in (*replaced, *counted.items(), *failed)
         ]
+
+    def _renewed(
+        self, name: _Name, bundle: Bundle, held: tuple[Bundle, Tally] | None
+    ) -> tuple[Bundle, Tally]:
+        """The tally of an arm not seen yet, or whose bundle is another object now."""
+        if held is not None and held[0] == bundle:
+            self._tallies[name] = (bundle, held[1])
+            return self._tallies[name]
+        if held is not None and held[1].used:
+            # The same version was published anew: other bins, so a window of its own.
+            self._replaced.append((name, held[1].close()))
+        fresh = (bundle, Tally(bundle))
+        if held is not None or len(self._tallies) < ARMS_MAX:
+            self._tallies[name] = fresh
+        return fresh
 
     def _key(self, name: _Name) -> ArmKey:
         return ArmKey(self._component, self._component_id, *name)
@@ -149,14 +162,21 @@ class StatsWriter:
         kafka: Where Kafka and the registry are.
         book: Whose windows.
         interval_s: Length of a window.
+        before_close: Called before each window is closed, to count what was put aside.
     """
 
     def __init__(
-        self, kafka: KafkaSettings, book: StatsBook, *, interval_s: float = FLUSH_S
+        self,
+        kafka: KafkaSettings,
+        book: StatsBook,
+        *,
+        interval_s: float = FLUSH_S,
+        before_close: Callable[[], None] = lambda: None,
     ) -> None:
         self._kafka = kafka
         self._book = book
         self._interval_s = interval_s
+        self._before_close = before_close
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="model-stats", daemon=True)
         self._ids: SchemaIds | None = None
@@ -185,7 +205,8 @@ class StatsWriter:
         producer.close(CLOSE_S)
 
     def _write(self, producer: TellingProducer) -> None:
-        windows = self._book.close_window(_now_ms())
+        self._before_close()
+        windows = self._book.close_window(now_ms())
         if not windows:
             return
         try:
@@ -208,5 +229,6 @@ class StatsWriter:
             _log.warning("statistics are not written: %s", error)
 
 
-def _now_ms() -> int:
+def now_ms() -> int:
+    """Since the epoch."""
     return time.time_ns() // 1_000_000

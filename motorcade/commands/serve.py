@@ -27,11 +27,15 @@ def command(config: Config) -> None:
     """
     log_to_stderr()
     with needs("cloud"):
+        from cloud.serving.arm_stats import counted
         from cloud.serving.server import serve_log
 
-        serve_log(
-            config.section(ServerSettings),
-            config.section(KafkaSettings),
-            stop=stop_on_signals(),
-            on_listening=emit,
-        )
+        kafka = config.section(KafkaSettings)
+        with counted(kafka) as observer:
+            serve_log(
+                config.section(ServerSettings),
+                kafka,
+                stop=stop_on_signals(),
+                on_listening=emit,
+                observer=observer,
+            )
