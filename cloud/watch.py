@@ -1,13 +1,13 @@
-"""Alerts as they come: `vehicle.alerts`, read committed, with filters."""
+"""Alerts and events of models as they come, read committed, with filters."""
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from cloud.decoding import decode_plain
 from schemas.errors import ContractError
 from schemas.records import Record
-from schemas.topics import ALERTS
+from schemas.topics import ALERTS, MODEL_EVENTS, Topic
 from transport.kafka import (
     Message,
     SchemaIds,
@@ -41,6 +41,21 @@ class AlertFilter:
     follow: bool = True
 
 
+@dataclass(frozen=True, slots=True)
+class EventFilter:
+    """Which events of models to show.
+
+    Attributes:
+        model: Only of this model; None: of all.
+        since_ms: From this record time on, milliseconds since the epoch; None: from now on.
+        follow: Go on with what comes; False ends at the end of the log.
+    """
+
+    model: str | None = None
+    since_ms: int | None = None
+    follow: bool = True
+
+
 def watch_alerts(
     wanted: AlertFilter,
     kafka: KafkaSettings,
@@ -64,48 +79,86 @@ def watch_alerts(
         TransientError: Kafka or the registry did not answer at the start, or, without `follow`,
             fell silent. While following, a connection that is lost comes back by itself.
     """
-    ids = register_schemas(kafka, [ALERTS])
-    start = _start(wanted, kafka)
+    yield from _watch(ALERTS, _of_alerts(wanted), kafka, stop, on_broken)
+
+
+def watch_events(
+    wanted: EventFilter,
+    kafka: KafkaSettings,
+    *,
+    stop: threading.Event | None = None,
+    on_broken: OnBroken | None = None,
+) -> Iterator[Record]:
+    """Records `ModelEvent` in order of the log; all else as of `watch_alerts`."""
+    yield from _watch(MODEL_EVENTS, _of_events(wanted), kafka, stop, on_broken)
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """What of a topic: from a record time on, of one key (None: of all), and whether to go on."""
+
+    key: bytes | None
+    since_ms: int | None
+    follow: bool
+
+
+def _of_alerts(wanted: AlertFilter) -> _Wanted:
+    key = None if wanted.vehicle_id is None else wanted.vehicle_id.encode()
+    return _Wanted(key, wanted.since_ms, wanted.follow)
+
+
+def _of_events(wanted: EventFilter) -> _Wanted:
+    key = None if wanted.model is None else wanted.model.encode()
+    return _Wanted(key, wanted.since_ms, wanted.follow)
+
+
+def _watch(
+    topic: Topic,
+    wanted: _Wanted,
+    kafka: KafkaSettings,
+    stop: threading.Event | None,
+    on_broken: OnBroken | None,
+) -> Iterator[Record]:
+    ids = register_schemas(kafka, [topic])
+    start = _start(topic, wanted, kafka)
     halt = stop or threading.Event()
-    batches = _follow(kafka, start, halt) if wanted.follow else _once(kafka, start, halt)
-    for batch in batches:
-        yield from _alerts(batch, wanted, ids, on_broken)
+    read = _follow if wanted.follow else _once
+    for batch in read(topic, kafka, start, halt):
+        mine = (m for m in batch if wanted.key is None or m.key() == wanted.key)
+        yield from _decoded(topic, mine, ids, on_broken)
 
 
-def _start(wanted: AlertFilter, kafka: KafkaSettings) -> dict[int, Span]:
-    held = spans(kafka, ALERTS.name, since_ms=wanted.since_ms)
+def _start(topic: Topic, wanted: _Wanted, kafka: KafkaSettings) -> dict[int, Span]:
+    held = spans(kafka, topic.name, since_ms=wanted.since_ms)
     if wanted.since_ms is not None:
         return held
     return {partition: Span(span.end, span.end) for partition, span in held.items()}
 
 
 def _once(
-    kafka: KafkaSettings, start: dict[int, Span], stop: threading.Event
+    topic: Topic, kafka: KafkaSettings, start: dict[int, Span], stop: threading.Event
 ) -> Iterator[list[Message]]:
-    for batch in read_range(kafka, ALERTS.name, start, batch_messages=BATCH_MAX):
+    for batch in read_range(kafka, topic.name, start, batch_messages=BATCH_MAX):
         if stop.is_set():
             return
         yield batch
 
 
 def _follow(
-    kafka: KafkaSettings, start: dict[int, Span], stop: threading.Event
+    topic: Topic, kafka: KafkaSettings, start: dict[int, Span], stop: threading.Event
 ) -> Iterator[list[Message]]:
     with make_consumer(kafka, GROUP) as consumer:
-        consumer.assign({(ALERTS.name, p): span.start for p, span in start.items()})
+        consumer.assign({(topic.name, p): span.start for p, span in start.items()})
         while not stop.is_set():
             yield consumer.consume(BATCH_MAX, POLL_S)
 
 
-def _alerts(
-    batch: list[Message], wanted: AlertFilter, ids: SchemaIds, on_broken: OnBroken | None
+def _decoded(
+    topic: Topic, messages: Iterable[Message], ids: SchemaIds, on_broken: OnBroken | None
 ) -> Iterator[Record]:
-    key = None if wanted.vehicle_id is None else wanted.vehicle_id.encode()
-    for message in batch:
-        if key is not None and message.key() != key:
-            continue
+    for message in messages:
         try:
-            yield decode_plain(ALERTS.record, ids.id_of(ALERTS), message.value())
+            yield decode_plain(topic.record, ids.id_of(topic), message.value())
         except ContractError as error:
             if on_broken is not None:
                 on_broken(error)

@@ -150,7 +150,7 @@ def poisson_at_least(count: int, mean: float) -> float:
 
     Example:
         >>> round(poisson_at_least(10, 2.8), 5)
-        0.00061
+        0.00066
     """
     if count <= mean:
         return 1.0

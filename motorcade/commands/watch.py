@@ -47,3 +47,32 @@ def alerts(
         )
         for alert in found:
             click.echo(alert_json(alert) if as_json else alert_line(alert))
+
+
+@command.command(
+    example="motorcade watch events --since 1h\nmotorcade watch events --model anomaly --json"
+)
+@click.option("--model", help="Only of this model.")
+@click.option("--since", type=Moment(), help="From here on: an age like 5m, or a time; else: now.")
+@click.option("--follow/--no-follow", default=True, help="Go on with what comes. [default: yes]")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+@with_settings(None, "kafka")
+def events(
+    config: Config, *, model: str | None, since: int | None, follow: bool, as_json: bool
+) -> None:
+    """What happens to models: releases, promotions, experiments, drift, guards, until told to stop.
+
+    Each line says when, how grave, what, which model, why, and who did or found it.
+    """
+    with needs("cloud"):
+        from cloud.event_lines import event_json, event_line
+        from cloud.watch import EventFilter, watch_events
+
+        found = watch_events(
+            EventFilter(model=model, since_ms=since, follow=follow),
+            config.section(KafkaSettings),
+            stop=stop_on_signals(),
+            on_broken=lambda error: click.echo(f"passed over: {error}", err=True),
+        )
+        for event in found:
+            click.echo(event_json(event) if as_json else event_line(event))

@@ -1,13 +1,17 @@
+import json
 import threading
 
 import pytest
 from cloud_kafka import now_ms, publish_records
 from sample_alert import alert
 
-from cloud.watch import AlertFilter, watch_alerts
+from cloud.event_lines import event_json, event_line
+from cloud.watch import AlertFilter, EventFilter, watch_alerts, watch_events
 from deploy.stack import Stack
 from schemas.errors import ContractError, Reason
 from schemas.topics import ALERTS
+from scoring.events import EventKind, ModelEvent
+from transport.events import publish_events
 from transport.kafka import KafkaSettings, Outgoing, ensure_topics, publish
 
 pytestmark = pytest.mark.integration
@@ -66,3 +70,21 @@ def test_what_is_no_alert_is_told_and_passed_over(kafka: KafkaSettings) -> None:
     wanted = AlertFilter("watch-5", since_ms, follow=False)
     assert len(list(watch_alerts(wanted, kafka, on_broken=broken.append))) == 1
     assert [error.reason for error in broken] == [Reason.NOT_AVRO]
+
+
+def test_events_of_a_model_since_a_time(kafka: KafkaSettings) -> None:
+    since_ms = now_ms()
+    mine, other = f"watch-{since_ms}", f"other-{since_ms}"
+    publish_events(
+        kafka,
+        [
+            ModelEvent(EventKind.INPUT_DRIFT, name, "speed drifts", "monitor", since_ms)
+            for name in (mine, other)
+        ],
+    )
+    wanted = EventFilter(mine, since_ms, follow=False)
+    [found] = watch_events(wanted, kafka)
+    assert event_line(found).endswith(f" INFO     input-drift {mine}: speed drifts (monitor)")
+    assert json.loads(event_json(found))["time"] == since_ms
+    everything = [e["model_name"] for e in watch_events(EventFilter(None, since_ms, False), kafka)]
+    assert {mine, other} <= set(everything)
