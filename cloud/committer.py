@@ -13,6 +13,7 @@ from threading import Thread
 from types import TracebackType
 from typing import Any, Generic, Protocol, Self, TypeVar
 
+from cloud.poll_trace import PollTrace
 from transport.kafka import (
     AtLeastOnceProducer,
     GroupMetadata,
@@ -59,6 +60,10 @@ class Writable(Protocol):
     @property
     def offsets(self) -> Mapping[Partition, int]:
         """Where to read on."""
+
+    @property
+    def trace(self) -> PollTrace:
+        """Spans of the poll, which end with the commit."""
 
 
 W = TypeVar("W", bound=Writable)
@@ -158,8 +163,9 @@ class Committer(Generic[W]):
 
     def _finish(self, outcome: W, group: GroupMetadata, future: Future[None]) -> None:
         try:
-            self._producer.send_offsets(outcome.offsets, group, timeout_s=self._timeout_s)
-            self._producer.commit(self._timeout_s)
+            with outcome.trace.producing():
+                self._producer.send_offsets(outcome.offsets, group, timeout_s=self._timeout_s)
+                self._producer.commit(self._timeout_s)
         except BaseException as error:  # noqa: BLE001 - raised again by `settle`
             future.set_exception(error)
         else:

@@ -68,7 +68,7 @@ def run(
         StatsWriter(kafka, book),
         shadow_keeper(settings, kafka, ref) as shadows,
     ):
-        board = StatsBoard(on_stats, settings.stats_interval_s)
+        board = StatsBoard(on_stats, settings.stats_interval_s, deployment=settings.deployment.kind)
         watch = ScorerWatch(book, settings.deployment.kind)
         lives = _Lives(settings, kafka, models, board, watch=watch, on_catalog=shadows.follow)
         return lives.run(stop)
@@ -99,7 +99,7 @@ def run_with(
     on_stats: OnStats = lambda _: None,
 ) -> ScorerStats:
     """As `run`, with models, schema ids and topics of the caller's."""
-    board = StatsBoard(on_stats, settings.stats_interval_s)
+    board = StatsBoard(on_stats, settings.stats_interval_s, deployment=settings.deployment.kind)
     return _Lives(settings, kafka, parts.models, board, parts=parts).run(stop)
 
 

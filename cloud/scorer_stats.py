@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 
+from cloud import scorer_metrics
 from cloud.scoring_step import Outcome
 from scoring.lineup import Lineup
 
@@ -56,9 +57,13 @@ class StatsBoard:
     Args:
         on_stats: Told each change of state, and otherwise as often as `tell` is called.
         interval_s: How often that should be.
+        deployment: Where the network runs; a label of the metrics.
     """
 
-    def __init__(self, on_stats: OnStats, interval_s: float) -> None:
+    def __init__(
+        self, on_stats: OnStats, interval_s: float, *, deployment: str = "embedded"
+    ) -> None:
+        self.deployment = deployment
         self._on_stats = on_stats
         self._interval_s = interval_s
         self._told_s = time.monotonic()
@@ -76,11 +81,13 @@ class StatsBoard:
 
     def state(self, state: str, *, remark: str | None = None) -> None:
         """What the scorer is doing now; told if it changed."""
+        scorer_metrics.doing(state)
         said = self.stats.remark if remark is None else remark
         self._change(replace(self.stats, state=state, remark=said))
 
     def lineup(self, lineup: Lineup) -> None:
         """Who scores from now on; told if it changed."""
+        scorer_metrics.in_use(lineup)
         champion, *others = lineup.lanes
         self._change(
             replace(
@@ -109,6 +116,7 @@ class StatsBoard:
             alerts_held=stats.alerts_held + outcome.held,
             dead_letters=stats.dead_letters + outcome.dead_letters,
         )
+        scorer_metrics.committed(outcome, self.deployment)
 
     def add(
         self, *, dead_letters: int = 0, aborts: int = 0, rebuilds: int = 0, skipped: int = 0
@@ -122,6 +130,7 @@ class StatsBoard:
             rebuilds=stats.rebuilds + rebuilds,
             skipped=stats.skipped + skipped,
         )
+        scorer_metrics.happened(aborts=aborts, rebuilds=rebuilds, skipped=skipped)
 
     def _change(self, stats: ScorerStats) -> None:
         if stats != self.stats:

@@ -16,13 +16,16 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
+from cloud import scorer_metrics
 from cloud.committer import Committer
 from cloud.dead_letters import Refused
 from cloud.holding import Assignment, ConsumerHold, Member
 from cloud.model_intake import ModelIntake
+from cloud.poll_trace import PollTrace
 from cloud.polls import Poll, PollSize
 from cloud.rebuild import Rewind, history, open_alerts, tripped_arms
 from cloud.remote.hold import GivenUpError
+from cloud.scorer_metrics import PollMeter
 from cloud.scorer_parts import KnownModels, ScorerParts
 from cloud.scorer_stats import StatsBoard
 from cloud.scoring_step import ScoringStep
@@ -198,10 +201,15 @@ class ScoringLoop:
         return messages
 
     def _score(self, step: ScoringStep, messages: list[Message]) -> None:
+        taken_s = time.monotonic()
+        trace = PollTrace.of(messages)
         poll = Poll.of(messages)
         self._size.learn(len(messages), poll.payload_bytes)
         group = self._consumer.group_metadata()
-        outcome = step.run(poll, step.decode(poll), now_ms=_now_ms())
+        meter = PollMeter(taken_s, self._board.deployment)
+        with trace.scoring():
+            outcome = step.run(poll, step.decode(poll), now_ms=_now_ms(), trace=trace)
+        meter.scored(outcome, now_ms=_now_ms())
         self._committer.submit(outcome, group)
         self._positions |= outcome.offsets
         self._tripped.update(outcome.tripped)
@@ -226,7 +234,9 @@ class ScoringLoop:
             gc.collect(1)
         if self._board.is_due:
             ends = {p: self._consumer.known_end(p) for p in self._positions}
-            self._board.tell(lag=sum(max(0, ends[p] - at) for p, at in self._positions.items()))
+            behind = {p: max(0, ends[p] - at) for p, at in self._positions.items()}
+            scorer_metrics.lag(behind)
+            self._board.tell(lag=sum(behind.values()))
 
     # Assignments
 

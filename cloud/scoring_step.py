@@ -4,7 +4,7 @@ Hot path: everything but alerts and dead letters, which are few, is done on arra
 """
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cloud.dead_letters import Refused, Undertaker
+from cloud.poll_trace import NO_TRACE, PollTrace
 from cloud.polls import Poll
 from cloud.stats import ScorerWatch
 from schemas.codec import Framing, ScoreStamp, TelemetryColumns, decode_telemetry, encode_scores
@@ -32,7 +33,7 @@ from scoring.bundle import Bundle
 from scoring.events import EventKind, ModelEvent, Severity
 from scoring.lineup import Lane, Lineup
 from scoring.storm_guard import Trip
-from transport.kafka import Outgoing, Partition, SchemaIds
+from transport.kafka import Header, Outgoing, Partition, SchemaIds
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +78,8 @@ class Outcome:
         dead_letters: Messages refused.
         tripped: Arms that the storm guard tripped. Once this is written the state has to be
             rebuilt: their vehicles are the champion's.
+        answered: What was scored, by whom; for metrics.
+        trace: Spans of the messages that are traced.
     """
 
     scores: list[ScoreRecords]
@@ -90,6 +93,8 @@ class Outcome:
     held: int = 0
     dead_letters: int = 0
     tripped: tuple[str, ...] = ()
+    answered: ArmedScored | None = None
+    trace: PollTrace = NO_TRACE
 
 
 @dataclass(slots=True)
@@ -125,13 +130,16 @@ class ScoringStep:
             signals=self.scorer.signals,
         )
 
-    def run(self, poll: Poll, columns: TelemetryColumns, *, now_ms: int) -> Outcome:
+    def run(
+        self, poll: Poll, columns: TelemetryColumns, *, now_ms: int, trace: PollTrace = NO_TRACE
+    ) -> Outcome:
         """Score a poll.
 
         Args:
             poll: Messages that follow those of the last call, in each partition.
             columns: The same, decoded.
             now_ms: When they are scored.
+            trace: Of the poll; goes on in the headers of alerts.
 
         Returns:
             What to write. The state is then that after the poll: if it is not written, drop
@@ -143,7 +151,7 @@ class ScoringStep:
         columns = scored.columns
         partition = poll.partition[columns.index]
         offset = poll.offset[columns.index]
-        alerts = list(self._alerts(scored, partition, offset, now_ms))
+        alerts = list(self._alerts(scored, partition, offset, now_ms, trace))
         events = [self._tripped(trip, now_ms) for trip in scored.trips]
         letters = list(self._letters(poll, columns, now_ms))
         transitions = scored.scored.transitions
@@ -160,6 +168,8 @@ class ScoringStep:
             held=scored.held,
             dead_letters=len(letters),
             tripped=tuple(scored.lanes[trip.lane].arm for trip in scored.trips),
+            answered=scored,
+            trace=trace,
         )
 
     def replay(self, poll: Poll, *, now_ms: int) -> None:
@@ -226,6 +236,7 @@ class ScoringStep:
         partition: NDArray[np.int64],
         offset: NDArray[np.int64],
         now_ms: int,
+        trace: PollTrace,
     ) -> Iterator[Outgoing]:
         for transition in scored.scored.transitions:
             lane = scored.lane(transition.message)
@@ -239,15 +250,20 @@ class ScoringStep:
                 arm=lane.arm,
             )
             record = alert_record(transition, lane.bundle.manifest, source)
-            yield from self._alert(transition, record, at)
+            headers = trace.headers(int(scored.columns.index[transition.message]))
+            yield from self._alert(transition, record, at, headers)
 
     def _alert(
-        self, transition: Transition, record: dict[str, Any], partition: int
+        self,
+        transition: Transition,
+        record: dict[str, Any],
+        partition: int,
+        headers: Sequence[Header],
     ) -> Iterator[Outgoing]:
         """The event, and the state: the alert while it is open, a tombstone when it closes."""
         alerts, state = self.topics.alerts, self.topics.alerts_state
         value = encode_confluent("Alert", self.ids.id_of(alerts), record)
-        yield Outgoing(alerts.name, value, transition.vehicle_id, partition)
+        yield Outgoing(alerts.name, value, transition.vehicle_id, partition, headers)
         held = None
         if transition.state == "OPEN":
             held = encode_confluent("Alert", self.ids.id_of(state), record)

@@ -89,7 +89,11 @@ class ScoreMeter:
         received_ms = np.array([row.received_ms for row in rows])
         waited_s = np.maximum(0.0, (now_ms - received_ms) / 1000.0 - compute_s)
         metrics.poll_scored(
-            columns, queue_s=waited_s, compute_s=compute_s, now_ms=now_ms, labels=labels
+            metrics.ages_s(columns, now_ms),
+            messages=len(rows),
+            queue_s=waited_s,
+            compute_s=compute_s,
+            labels=labels,
         )
         metrics.SCORE_MESSAGES.add(len(rows), **labels)
         metrics.SCORE_READINGS.add(len(scored.scores), **labels)

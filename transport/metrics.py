@@ -12,10 +12,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from schemas.columns import TelemetryColumns
-from transport.metric_kinds import Counter, Gauge, Histogram, Metric, is_recording
+from transport.metric_kinds import Counter, Gauge, Histogram, Metric
 
 DURATION_EDGES_S = (
     *(0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05),
@@ -67,7 +67,7 @@ SCORE_ERRORS = Counter(
 )
 SCORE_ALERTS = Counter(
     "motorcade_score_alerts_total",
-    "Alerts, when committed; change is opened, closed, or held where a guard kept one back.",
+    "Alerts, when committed; change is opened or closed.",
     (*_MODEL, "change"),
 )
 SCORE_MODEL = Gauge(
@@ -99,6 +99,9 @@ SCORER_REBUILDS = Counter(
 SCORER_SKIPPED = Counter(
     "motorcade_scorer_skipped_messages_total",
     "Messages that retention had removed before they were scored.",
+)
+SCORER_HELD = Counter(
+    "motorcade_scorer_alerts_held_total", "Alerts that the guard against a storm held back."
 )
 SCORER_LAG = Gauge(
     "motorcade_scorer_lag_messages",
@@ -235,31 +238,32 @@ def declared() -> list[Metric[Any]]:
 
 
 def poll_scored(
-    columns: TelemetryColumns,
+    ages_s: NDArray[np.float64],
     *,
+    messages: int,
     queue_s: ArrayLike,
     compute_s: float,
-    now_ms: int,
     labels: Mapping[str, str],
 ) -> None:
-    """A poll, or a part of one, of M messages was scored.
+    """A poll was scored, or the messages of one arm in it.
 
     Args:
-        columns: Its messages.
-        queue_s: How long they waited. Shape (M,), or one number for all.
-        compute_s: How long scoring took.
-        now_ms: When.
+        ages_s: Of the newest reading of each message; NaN is left out.
+        messages: How many there were.
+        queue_s: How long they waited. Shape (messages,), or one number for all.
+        compute_s: How long scoring the poll took.
         labels: Model, version, arm and deployment.
     """
-    messages = len(columns.vehicle_ids)
-    if not is_recording() or not messages:
-        return
-    waited = np.asarray(queue_s, np.float64)
-    SCORE_QUEUE.observe(waited, times=1 if waited.ndim else messages, **labels)
+    waited_s = np.asarray(queue_s, np.float64)
+    SCORE_QUEUE.observe(waited_s, times=1 if waited_s.ndim else messages, **labels)
     SCORE_COMPUTE.observe(compute_s, times=1, **labels)
-    newest_ms = columns.event_time_ms[columns.starts + columns.counts - 1]
-    ages_s = (now_ms - newest_ms[columns.clock_synced]) / 1000.0
     SCORE_AGE.observe(ages_s, times=1, **labels)
+
+
+def ages_s(columns: TelemetryColumns, now_ms: int) -> NDArray[np.float64]:
+    """Age of each message's newest reading; NaN where the clock is not known to be right."""
+    newest_ms = columns.event_time_ms[columns.starts + columns.counts - 1]
+    return np.where(columns.clock_synced, (now_ms - newest_ms) / 1000.0, np.nan)
 
 
 def model_in_use(component: str, *, model: str, version: str, arm: str, sha256: str) -> None:

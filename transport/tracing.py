@@ -22,7 +22,7 @@ TRACEPARENT = "traceparent"
 Attribute = str | int | float | bool
 Name = str | bytes
 Value = str | bytes | None
-Carrier = Mapping[str, str] | Iterable[tuple[Name, Value]]
+Carrier = Mapping[str, Value] | Iterable[tuple[Name, Value]]
 
 _FORM = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 _SAMPLED = 1
@@ -168,7 +168,7 @@ def _block(
 
 
 @contextmanager
-def within(traceparent: str) -> Iterator[None]:
+def within(traceparent: str | None) -> Iterator[None]:
     """A block in which `current` is this one."""
     token = _current.set(traceparent)
     try:
@@ -198,6 +198,7 @@ def extract(carrier: Carrier) -> str | None:
         >>> extract([("seq", b"7"), ("traceparent", b"00-%s-%s-01" % (b"a" * 32, b"b" * 16))])
         '00-aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa-bbbbbbbbbbbbbbbb-01'
     """
+    pairs: Iterable[tuple[Name, Value]]
     pairs = carrier.items() if isinstance(carrier, Mapping) else carrier
     for name, value in pairs:
         if name in (TRACEPARENT, b"traceparent"):

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from cloud.poll_trace import NO_TRACE, PollTrace
 from cloud.polls import Poll
 from transport.kafka import Message, Outgoing, Partition
 
@@ -62,6 +63,7 @@ class Answers:
         expired: Requests whose deadline had passed.
         dead_letters: Requests that could not be answered.
         payload_bytes: Of all records to be written.
+        trace: None; a request's trace ends with its answer.
     """
 
     scores: list[ResponseBatch]
@@ -73,6 +75,7 @@ class Answers:
     expired: int = 0
     dead_letters: int = 0
     payload_bytes: int = 0
+    trace: PollTrace = NO_TRACE
 
     @property
     def records(self) -> int:

@@ -12,6 +12,7 @@ from schemas.errors import Reason
 from schemas.records import decode_single_object, encode_single_object
 from schemas.topics import mqtt_label, mqtt_telemetry
 
+TRACED = f"00-{'a' * 32}-{'b' * 16}-01"
 LABEL = {
     "vehicle_id": "car",
     "label": "x",
@@ -53,6 +54,14 @@ def test_the_payload_stays_byte_for_byte(book: IdentityBook) -> None:
     assert admitted.telemetry[0].payload is payload
     assert admitted.answer == [("car", 1, 1)]
     assert not admitted.settled_dead
+
+
+def test_a_trace_goes_with_its_batch_and_a_broken_one_does_not(book: IdentityBook) -> None:
+    traced = inbound(batch("car", 1), boot_seq="1/1")
+    traced = traced._replace(user_properties=[*traced.user_properties, ("traceparent", TRACED)])
+    odd = inbound(batch("car", 2))._replace(user_properties=[("traceparent", "00-nonsense")])
+    admitted = admit(book, traced, odd, inbound(batch("car", 3)))
+    assert [row.traceparent for row in admitted.telemetry] == [TRACED, None, None]
 
 
 def test_a_duplicate_in_one_group_is_stored_once_and_answered_twice(book: IdentityBook) -> None:

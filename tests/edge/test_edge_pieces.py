@@ -19,7 +19,7 @@ from edge.models import CURRENT, PREVIOUS, ModelStore
 from edge.partitions import partition_of
 from edge.patience import GaveUpError, Patience
 from edge.positions import committed, resume_after
-from edge.rows import Lane, StoredTelemetry
+from edge.rows import Kind, Lane, StoredPriority, StoredTelemetry
 from edge.settings import GatewaySettings
 from edge.spool_schema import SpoolDamagedError, SpoolError
 from schemas.errors import SettingsError
@@ -140,6 +140,15 @@ def test_the_body_on_kafka_is_that_of_mqtt() -> None:
         "gateway_id": b"gw",
         "received_ms": b"1234",
     }
+
+
+def test_a_trace_becomes_a_header_of_telemetry_and_of_alerts() -> None:
+    traced = f"00-{'a' * 32}-{'b' * 16}-01"
+    framer = Framer("gw", IDS, 4)
+    (out,) = framer.telemetry([StoredTelemetry(1, "car", 2, 4, 1_234, batch("car", 4), traced)])
+    assert dict(out.headers)["traceparent"] == traced.encode()
+    (letter,) = framer.priority([StoredPriority(1, Kind.LABEL, "car", 1, bytes(20), traced)])
+    assert dict(letter.headers) == {"gateway_id": b"gw", "traceparent": traced.encode()}
 
 
 def test_a_schema_that_the_registry_lacks_is_said_and_not_guessed() -> None:
