@@ -5,13 +5,14 @@ is scored and written as one, so the spans of its traced messages have the same 
 asked of others meanwhile, say of a model server, is below the first of them.
 """
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 
 from transport import tracing
 from transport.kafka import Header, Message
-from transport.tracing import TRACEPARENT, Span, Spans
+from transport.tracing import NO_SPANS, TRACEPARENT, Span, Spans
 
 TRACED_MAX = 100
 """Messages of a poll that are followed; further ones are scored and not followed."""
@@ -87,3 +88,16 @@ def _consumed(message: Message) -> Span | None:
         partition=message.partition() or 0,
         offset=message.offset() or 0,
     )
+
+
+def answering(headers: Sequence[Sequence[Header]] | None) -> AbstractContextManager[object]:
+    """The block in which a poll of requests is answered: a span for each that carries a trace.
+
+    Args:
+        headers: Of each request; None: none has any.
+    """
+    if headers is None or not tracing.is_on():
+        return NO_SPANS
+    parents = itertools.islice(filter(None, map(tracing.extract, headers)), TRACED_MAX)
+    begun = [tracing.begin("kafka answer", parent) for parent in parents]
+    return Spans([span for span in begun if span is not None])

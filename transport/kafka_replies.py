@@ -22,6 +22,7 @@ from transport.kafka import (
     partition_counts,
     register_schemas,
 )
+from transport.tracing import carried
 
 RECEIVE_MAX = 10_000
 """Most responses taken at once."""
@@ -120,7 +121,9 @@ class ReplyChannel:
             ContractError: OVERSIZED.
             TransientError: The queue is full.
         """
-        self._producer.produce(Outgoing(self._topics.requests.name, payload, key), self._delivery)
+        headers = [(name, value.encode()) for name, value in carried()]
+        out = Outgoing(self._topics.requests.name, payload, key, headers=headers)
+        self._producer.produce(out, self._delivery)
         self._serve()
 
     def send_batch(self, requests: Sequence[tuple[bytes, bytes | None]]) -> None:

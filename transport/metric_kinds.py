@@ -8,7 +8,9 @@ Bounded: a metric keeps `SERIES_MAX` sets of label values; beyond it the one tha
 longest ago goes, so that versions which nobody runs any more do not pile up for ever.
 """
 
+import math
 import threading
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -153,10 +155,17 @@ class Histogram(Metric[Bins]):
     ) -> None:
         super().__init__(name, doc, labels)
         self.edges = np.array(edges, np.float64)
+        self._edge_list = [float(edge) for edge in edges]
 
     def observe(self, values: ArrayLike, /, *, times: int = 1, **labels: str) -> None:
-        """Count values, any shape, each as if it had come `times` times; those not finite not."""
+        """Count values, any shape, or one float; each as if it had come `times` times.
+
+        Those that are not finite are left out.
+        """
         if not _recording.on:
+            return
+        if isinstance(values, float):
+            self._observe_one(values, times, self._key(labels))
             return
         array = np.asarray(values, np.float64).ravel()
         finite = array[np.isfinite(array)]
@@ -170,11 +179,34 @@ class Histogram(Metric[Bins]):
             return
         key = self._key(labels)
         with self._lock:
-            bins = self._series.pop(key, None)
-            if bins is None:
-                bins = Bins(np.zeros(len(self.edges) + 1, np.int64))
-            # A new array, so that one that was handed out by `series` stays as it was.
-            self._put(key, Bins(bins.counts + counts, bins.total + total))
+            bins = self._bins(key)
+            bins.counts += counts
+            bins.total += total
+
+    def series(self) -> list[tuple[LabelValues, Bins]]:
+        """As of `Metric`; copies, which stay as they are."""
+        with self._lock:
+            return [
+                (key, Bins(bins.counts.copy(), bins.total)) for key, bins in self._series.items()
+            ]
+
+    def _observe_one(self, value: float, times: int, key: LabelValues) -> None:
+        """One value without the cost of arrays, which is ten times that of counting it."""
+        if not math.isfinite(value):
+            return
+        at = bisect_left(self._edge_list, value)
+        with self._lock:
+            bins = self._bins(key)
+            bins.counts[at] += times
+            bins.total += value * times
+
+    def _bins(self, key: LabelValues) -> Bins:
+        """Called with the lock held."""
+        bins = self._series.pop(key, None)
+        if bins is None:
+            bins = Bins(np.zeros(len(self.edges) + 1, np.int64))
+        self._put(key, bins)
+        return bins
 
 
 Fill = Callable[[], object]

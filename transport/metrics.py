@@ -62,8 +62,8 @@ SCORE_READINGS = Counter(
 )
 SCORE_ERRORS = Counter(
     "motorcade_score_errors_total",
-    "Attempts to score that failed, by the reason of a contract error or its kind.",
-    (*_MODEL, "reason"),
+    "Requests that were refused; no model in the labels, for clients may name any.",
+    ("deployment", "reason"),
 )
 SCORE_ALERTS = Counter(
     "motorcade_score_alerts_total",
@@ -117,47 +117,48 @@ SCORER_SCORING = Gauge(
 
 REMOTE_REQUESTS = Counter(
     "motorcade_remote_requests_total",
-    "Requests to a model server; outcome is ok, or what went wrong.",
-    ("deployment", "target", "outcome"),
+    "Requests to a model server; outcome is ok, refused (wrong answers among them) or failed.",
+    ("target", "outcome"),
 )
 REMOTE_RETRIES = Counter(
-    "motorcade_remote_retries_total",
-    "Requests asked again.",
-    ("deployment", "target"),
+    "motorcade_remote_retries_total", "Requests that have to be asked again.", ("target",)
 )
 REMOTE_SECONDS = Histogram(
     "motorcade_remote_request_seconds",
     "Time from a request to its answer, attempts that failed left out.",
-    ("deployment", "target"),
+    ("target",),
     edges=DURATION_EDGES_S,
 )
 REMOTE_BREAKER = Gauge(
     "motorcade_remote_breaker_state",
-    "The circuit breaker: 0 closed, 1 half open, 2 open.",
-    ("deployment", "target"),
+    "The circuit breaker: 0 closed, 1 open, 2 half open.",
+    ("target",),
 )
 
 # The model server.
 
 SERVER_REQUESTS = Counter(
     "motorcade_server_requests_total",
-    "Requests answered; door is rest, grpc or kafka, status the protocol's own.",
+    "Requests answered; status is the protocol's, or ok, error or dead-letter of the Kafka door.",
     ("door", "status"),
 )
 SERVER_SECONDS = Histogram(
     "motorcade_server_request_seconds",
-    "Time from a request's arrival to its answer.",
+    "Time from a request's arrival to its answer; REST and gRPC.",
     ("door",),
     edges=DURATION_EDGES_S,
 )
 SERVER_BATCH_ROWS = Histogram(
-    "motorcade_server_batch_rows", "Rows scored at once.", ("door",), edges=SIZE_EDGES
+    "motorcade_server_batch_rows", "Rows scored at once.", ("deployment",), edges=SIZE_EDGES
 )
-SERVER_QUEUE_ROWS = Gauge("motorcade_server_queue_rows", "Rows that wait now.", ("door",))
+SERVER_QUEUE_ROWS = Gauge("motorcade_server_queue_rows", "Rows that wait to be scored, RPC.")
+SERVER_LAG = Gauge(
+    "motorcade_server_lag_messages", "Offsets that the Kafka door is behind, as last heard."
+)
 SERVER_REJECTIONS = Counter(
     "motorcade_server_rejections_total",
-    "Requests turned away because the queue was full or the deadline over.",
-    ("door", "reason"),
+    "Requests turned away: no room in the queue (overload), or the deadline over.",
+    ("deployment", "reason"),
 )
 
 # The gateway.
@@ -202,19 +203,23 @@ GATEWAY_CONNECTED = Gauge(
 
 MONITOR_PSI = Gauge(
     "motorcade_monitor_drift_psi",
-    "Population stability index of a signal, or of the score, against the model's reference.",
+    "Population stability index against the model's reference, last window; a signal, or score.",
     ("model", "version", "signal"),
 )
 MONITOR_KS = Gauge(
     "motorcade_monitor_drift_ks",
-    "Kolmogorov-Smirnov distance of a signal, or of the score, from the model's reference.",
+    "Kolmogorov-Smirnov distance from the model's reference, last window; a signal, or score.",
     ("model", "version", "signal"),
 )
 MONITOR_DRIFTING = Gauge(
-    "motorcade_monitor_drift_open",
-    "1 while a signal, or the score, is told to drift.",
+    "motorcade_monitor_drifting",
+    "1 for each signal, or score, whose drift was told and is not over.",
     ("model", "version", "signal"),
 )
+MONITOR_EVENTS = Counter(
+    "motorcade_monitor_events_total", "Events written to model.events.", ("model", "kind")
+)
+MONITOR_BROKEN = Counter("motorcade_monitor_broken_records_total", "Records that it could not use.")
 MONITOR_PRECISION = Gauge(
     "motorcade_monitor_precision_ratio",
     "Share of the alerts that labels confirm.",

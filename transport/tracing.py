@@ -150,6 +150,29 @@ def span(
     return _block(name, parent or _current.get(), attributes)
 
 
+def below(
+    name: str, parent: str | None, **attributes: Attribute
+) -> AbstractContextManager[Span | None]:
+    """As `span`, for work that is only followed where it has a parent."""
+    if _tracing.tracer is None or parent is None:
+        return _OFF
+    return _block(name, parent, attributes)
+
+
+def served(name: str, carrier: Carrier) -> AbstractContextManager[Span | None]:
+    """As `span`, for a request: below what its headers or metadata say."""
+    if _tracing.tracer is None:
+        return _OFF
+    return _block(name, extract(carrier), {})
+
+
+def begin_served(name: str, carrier: Carrier) -> Span | None:
+    """As `served`, for work that no block holds; the caller ends the span."""
+    if _tracing.tracer is None:
+        return None
+    return _begin(name, extract(carrier), None, {})
+
+
 @contextmanager
 def _block(
     name: str, parent: str | None, attributes: Mapping[str, Attribute]
@@ -187,6 +210,12 @@ def inject(carrier: MutableMapping[str, str]) -> None:
     traceparent = _current.get()
     if traceparent is not None:
         carrier[TRACEPARENT] = traceparent
+
+
+def carried() -> tuple[tuple[str, str], ...]:
+    """The current `traceparent` as metadata; empty if there is none."""
+    traceparent = _current.get()
+    return () if traceparent is None else ((TRACEPARENT, traceparent),)
 
 
 def extract(carrier: Carrier) -> str | None:

@@ -1,11 +1,16 @@
 """What the monitor shows to Prometheus."""
 
+from collections.abc import Iterable
+
 from cloud.monitoring.joining import Quality
 from cloud.monitoring.roster import ArmRef
 from cloud.monitoring.state import MonitorState
+from scoring.events import ModelEvent
 from transport.metric_kinds import is_recording
 from transport.metrics import (
+    MONITOR_BROKEN,
     MONITOR_DRIFTING,
+    MONITOR_EVENTS,
     MONITOR_KS,
     MONITOR_P_VALUE,
     MONITOR_PRECISION,
@@ -18,6 +23,7 @@ def show(state: MonitorState, now_ms: int) -> None:
     """Set the gauges to what is known now; nothing where nobody reads them."""
     if not is_recording():
         return
+    MONITOR_BROKEN.hold(state.taken.broken)
     _show_drift(state)
     for arm, quality in state.quality(now_ms).items():
         _show_quality(arm, quality)
@@ -28,7 +34,15 @@ def show(state: MonitorState, now_ms: int) -> None:
             )
 
 
+def count(events: Iterable[ModelEvent]) -> None:
+    """Count events that were written."""
+    for event in events:
+        MONITOR_EVENTS.add(model=event.model_name, kind=event.kind.value)
+
+
 def _show_drift(state: MonitorState) -> None:
+    for gauge in (MONITOR_PSI, MONITOR_KS, MONITOR_DRIFTING):
+        gauge.clear()
     for (model, version), distances in state.drift.latest.items():
         drifting = state.drift.open_signals((model, version))
         for signal, distance in distances.items():

@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import Self
 
 from cloud.monitoring.experiments import BY, Change, Decision
-from cloud.monitoring.gauges import show
+from cloud.monitoring.gauges import count, show
 from cloud.monitoring.settings import MonitorSettings
 from cloud.monitoring.sources import LogTail, Records, missing_topics
 from cloud.monitoring.state import MonitorState
@@ -202,6 +202,7 @@ class _Life:
                 # The version that was to be used is gone; nobody but people can mend that.
                 self.on_news(f"cannot change {decision.model}: {error}; {decision.reason}")
                 return
+        count(told)
         for event in told:
             self.on_news(f"{event.kind}: {event.detail}")
 

@@ -8,6 +8,7 @@ import grpc
 
 from cloud.remote.asking import NotReadyError
 from schemas.errors import ContractError, Reason, TransientError
+from transport.tracing import carried
 
 ANSWER_BYTES_MAX = 16_000_000
 """Largest answer taken; ours are cut far below that."""
@@ -81,7 +82,7 @@ class GrpcChannel:
                 raise TransientError(f"{self._target}: the connection is closed")
             method = self._methods[path] = channel.unary_unary(path)
         try:
-            return bytes(method(request, timeout=timeout_s))
+            return bytes(method(request, timeout=timeout_s, metadata=carried()))
         except grpc.RpcError as error:
             raise translate(error) from error
         except ValueError as error:  # what grpc says of a channel that another thread closed

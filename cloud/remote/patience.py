@@ -19,7 +19,9 @@ from typing import TypeVar
 from cloud.remote.asking import Answer, Ask, Asker
 from cloud.remote.breaker import Breaker
 from cloud.remote.hold import Hold
+from cloud.remote.meter import ANSWERED, asked
 from schemas.errors import ContractError, SettingsError, TransientError
+from transport import metrics, tracing
 from transport.backoff import full_jitter_s
 
 SLICE_S = 0.1
@@ -150,7 +152,16 @@ class PatientAsker:
         room = self._breaker.in_flight(now_s, self.asker.in_flight) - len(work.flying)
         for _ in range(min(room, len(work.waiting))):
             index = work.waiting.popleft()
-            work.flying[self._pool.submit(self.asker.ask, work.asks[index])] = index
+            future = self._pool.submit(self._ask, work.asks[index], tracing.current())
+            work.flying[future] = index
+
+    def _ask(self, ask: Ask, above: str | None) -> Answer:
+        """Asks once, on a thread of the pool; below the span of whoever wants the scores."""
+        began_s = time.monotonic()
+        with tracing.below("scorer ask", above, server=self.asker.address, rows=len(ask.rows)):
+            answer = self.asker.ask(ask)
+        metrics.REMOTE_SECONDS.observe(time.monotonic() - began_s, target=self.asker.address)
+        return answer
 
     def _receive(self, work: _Work) -> None:
         why = f"model server {self.asker.address}: {work.trouble}"
@@ -171,11 +182,14 @@ class PatientAsker:
             work.check(work.asks[index], answer)
         except TransientError as error:
             self._again(work, index, error)
+            asked(self.asker.address, "failed", self._breaker)
         except ContractError as error:
             self._again(work, index, error)
+            asked(self.asker.address, "refused", self._breaker)
             self._count_refusal(work, index, error)
         else:
             self._breaker.answered()
+            asked(self.asker.address, ANSWERED, self._breaker)
             work.answers[index] = answer
 
     def _again(self, work: _Work, index: int, error: TransientError | ContractError) -> None:

@@ -26,6 +26,7 @@ from cloud.remote.asking import (
     wrong_answer,
 )
 from schemas.errors import ContractError, MotorcadeError, Reason, TransientError
+from transport.tracing import carried
 
 IN_FLIGHT = 4
 REQUEST_BYTES = 1_000_000
@@ -120,7 +121,7 @@ class RestV2Asker:
                 method,
                 path,
                 body=body,
-                headers=headers,
+                headers={**(headers or {}), **dict(carried())},
                 retries=False,
                 redirect=False,
                 timeout=urllib3.Timeout(total=self.timeout_s),

@@ -66,6 +66,11 @@ class Batcher:
         self._waiting: list[tuple[Ask, Done]] = []
         self._rows = 0
 
+    @property
+    def waiting_rows(self) -> int:
+        """Rows that wait for the next turn."""
+        return self._rows
+
     def submit(self, ask: Ask, done: Done) -> None:
         """Have an ask answered; `done` is called on the loop, soon, never before this returns.
 

@@ -8,6 +8,7 @@ import asyncio
 import logging
 import socket
 import time
+from collections.abc import Mapping
 from functools import partial
 from typing import cast
 
@@ -17,15 +18,19 @@ from cloud.serving.batcher import Batcher
 from cloud.serving.client_bounds import BACKLOG, SWEEP_S, ClientBounds
 from cloud.serving.http2 import Http2Connection
 from cloud.serving.http2_frames import Http2Error, Stream
+from cloud.serving.meter import DoorMeter
 from cloud.serving.refusals import OverloadError
 from cloud.serving.repository import RepositoryView
 from cloud.serving.rpc_parts import RpcParts
 from schemas.errors import MotorcadeError
+from transport.tracing import begin_served
 
 LARGE_BYTES = 512 << 10
 """Messages of this size are read in the back room."""
 
 DRAIN_LOOK_S = 0.02
+
+_METER = DoorMeter("grpc")
 
 _log = logging.getLogger("motorcade.serve")
 
@@ -144,6 +149,7 @@ class _GrpcProtocol(asyncio.Protocol):
 
     def complete(self, stream: Stream) -> None:
         """Answer a request."""
+        stream.received_ns = time.monotonic_ns()
         try:
             self._call(stream)
         except MotorcadeError as error:
@@ -160,7 +166,7 @@ class _GrpcProtocol(asyncio.Protocol):
         )
         stream.body = bytearray()
         if path == grpc_service.INFER_PATH:
-            self._infer(stream, headers.get(b"grpc-timeout"), message)
+            self._infer(stream, headers, message)
         elif path in grpc_service.AT_ONCE:
             self._reply(stream, grpc_service.AT_ONCE[path](self._parts, message))
         elif path in grpc_service.ASIDE:
@@ -169,8 +175,10 @@ class _GrpcProtocol(asyncio.Protocol):
         else:
             raise grpc_wire.UnimplementedError(f"no method {path.decode('latin-1')}")
 
-    def _infer(self, stream: Stream, timeout: bytes | None, message: bytes) -> None:
-        received_ns = time.monotonic_ns()
+    def _infer(self, stream: Stream, headers: Mapping[bytes, bytes], message: bytes) -> None:
+        stream.span = begin_served("grpc infer", stream.headers)
+        received_ns = stream.received_ns
+        timeout = headers.get(b"grpc-timeout")
         deadline_ns = received_ns + grpc_wire.timeout_ns(timeout) if timeout else 0
         if len(message) > LARGE_BYTES:
             self._aside(stream, partial(self._large, message, received_ns, deadline_ns))
@@ -219,12 +227,21 @@ class _GrpcProtocol(asyncio.Protocol):
         self._parts.back_room.submit(work, done)
 
     def _reply(self, stream: Stream, message: bytes) -> None:
+        self._answered_with(stream, "0", None)
         self._connection.respond(
             stream, grpc_wire.HEAD, grpc_wire.framed(message), grpc_wire.TRAILERS_OK
         )
 
     def _refuse(self, stream: Stream, error: MotorcadeError) -> None:
+        self._answered_with(stream, str(grpc_wire.status_of(error)), error)
         self._connection.refuse(stream, grpc_wire.refusal(error))
+
+    def _answered_with(self, stream: Stream, status: str, error: MotorcadeError | None) -> None:
+        """Count the answer, and end its span."""
+        _METER.answered(status, stream.received_ns)
+        span, stream.span = stream.span, None
+        if span is not None:
+            span.end(error)
 
     def _flush(self) -> None:
         if self._transport is not None:

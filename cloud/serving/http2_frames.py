@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 
 from cloud.serving.hpack import LIST_BYTES_MAX, Headers
+from transport.tracing import Span
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
@@ -87,6 +88,8 @@ class Stream:
         begun_s: When its headers were there, by the owner's clock.
         waiting: Rest of an answer that waits for a window.
         trailers: That follow the answer.
+        received_ns: When the request was whole, by the monotonic clock; 0: not yet.
+        span: Of the request, where it is traced.
     """
 
     id: int
@@ -99,6 +102,8 @@ class Stream:
     unacknowledged: int = 0
     waiting: memoryview | None = None
     trailers: bytes = b""
+    received_ns: int = 0
+    span: Span | None = None
 
 
 def unpadded(flags: int, payload: bytes) -> bytes:

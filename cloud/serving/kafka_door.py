@@ -22,6 +22,7 @@ from cloud.serving.kafka_settings import DoorTopics, KafkaDoorSettings
 from cloud.serving.kafka_sinks import AcknowledgedSink, Sink, TransactionSink
 from cloud.serving.kafka_stats import DoorBoard, DoorStats, OnDoorStats
 from cloud.serving.kafka_step import RequestStep
+from cloud.serving.meter import MeteredObserver
 from cloud.serving.observer import NoObserver, ServingObserver
 from cloud.serving.repository import RepositoryView
 from schemas.errors import MotorcadeError, TransientError
@@ -152,7 +153,7 @@ class KafkaDoor:
             directory=TopicDirectory(self._kafka),
             reply_topics=re.compile(self._settings.reply_topics),
             undertaker=undertaker,
-            observer=self._parts.observer,
+            observer=MeteredObserver(self._parts.observer),
             topics=topics,
         )
         consumer = self._consumer()

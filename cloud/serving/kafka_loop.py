@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 
+from cloud.poll_trace import answering
 from cloud.polls import PollSize
 from cloud.serving.kafka_poll import RequestPoll
 from cloud.serving.kafka_settings import DoorTopics, KafkaDoorSettings
@@ -138,7 +139,8 @@ class DoorLoop:
         request = RequestPoll.of(messages)
         self._size.learn(len(messages), request.poll.payload_bytes)
         group = self._consumer.group_metadata()
-        answers = self._step.run(request, received_s=received_s, now_ms=_now_ms())
+        with answering(request.headers):
+            answers = self._step.run(request, received_s=received_s, now_ms=_now_ms())
         self._sink.submit(answers, group)
         self._positions |= answers.offsets
 

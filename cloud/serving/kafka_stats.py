@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from cloud.serving import meter
 from cloud.serving.kafka_poll import Answers
 
 
@@ -60,6 +61,7 @@ class DoorBoard:
 
     def tell(self, *, lag: int) -> None:
         """The periodic report."""
+        meter.lag(lag)
         self.stats = replace(self.stats, lag=lag)
         self._tell()
 
@@ -71,6 +73,7 @@ class DoorBoard:
 
     def stored(self, answers: Answers) -> None:
         """A poll whose answers count."""
+        meter.stored(answers)
         stats = self.stats
         self.stats = replace(
             stats,

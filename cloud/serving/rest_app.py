@@ -19,11 +19,13 @@ from cloud.serving import v2_json
 from cloud.serving.asks import RPC, Answer, Outcome, answer_all
 from cloud.serving.budget import Room
 from cloud.serving.metadata import EXTENSIONS, SERVER_NAME, model_info
+from cloud.serving.meter import DoorMeter
 from cloud.serving.openapi import document
 from cloud.serving.repository import RepositoryView
 from cloud.serving.rpc_parts import RpcParts
 from cloud.serving.versions import server_version
 from schemas.errors import ContractError, MotorcadeError, Reason, TransientError
+from transport.tracing import served
 
 Scope = Mapping[str, Any]
 Message = dict[str, Any]
@@ -101,15 +103,18 @@ class RestApp:
 
     def __init__(self, parts: RpcParts) -> None:
         self._parts = parts
+        self._meter = DoorMeter("rest")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
+        received_ns = time.monotonic_ns()
         try:
             reply = await self._answer(scope, receive)
         except MotorcadeError as error:
             reply = reply_of(error)
         except _Gone:
             return
+        self._meter.answered(str(int(reply.status)), received_ns)
         await send(
             {"type": "http.response.start", "status": reply.status, "headers": reply.headers}
         )
@@ -156,7 +161,7 @@ class RestApp:
         return None, (), ""
 
     async def _infer(self, arguments: tuple[str, ...], scope: Scope, receive: Receive) -> _Reply:
-        with Room(self._parts.budget) as room:
+        with served("rest infer", scope["headers"]), Room(self._parts.budget) as room:
             return await self._infer_in(room, arguments, scope, receive)
 
     async def _infer_in(

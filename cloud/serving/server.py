@@ -17,6 +17,7 @@ from cloud.serving.feeding import CatalogFeed
 from cloud.serving.grpc_door import GrpcDoor
 from cloud.serving.kafka_door import DoorParts, DoorThread, KafkaDoor, StateLog
 from cloud.serving.kafka_settings import KafkaDoorSettings
+from cloud.serving.meter import MeteredObserver
 from cloud.serving.model_folder import ModelFolder
 from cloud.serving.observer import NoObserver, ServingObserver
 from cloud.serving.repository import ModelRepository
@@ -25,6 +26,8 @@ from cloud.serving.rpc_parts import RpcParts
 from cloud.serving.tensors import Limits
 from cloud.settings import ServerSettings
 from schemas.errors import SettingsError
+from transport.metric_kinds import at_scrape
+from transport.metrics import SERVER_QUEUE_ROWS
 from transport.settings import KafkaSettings
 
 _log = logging.getLogger("motorcade.serve")
@@ -123,7 +126,8 @@ def serve(
     for door in doors:
         door.start()
     try:
-        main = _serve(settings, repository, stop, observer or NoObserver(), on_listening)
+        told = MeteredObserver(observer or NoObserver())
+        main = _serve(settings, repository, stop, told, on_listening)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(main)
     finally:
@@ -175,8 +179,9 @@ async def _serve(
                 "grpc_port": grpc_listener.getsockname()[1],
             }
         )
-    while not stop.is_set():
-        await asyncio.sleep(STOP_LOOK_S)
+    with at_scrape(lambda: SERVER_QUEUE_ROWS.set(batcher.waiting_rows)):
+        while not stop.is_set():
+            await asyncio.sleep(STOP_LOOK_S)
     _log.info("draining")
     parts.draining = True
     await asyncio.gather(rest.stop(), grpc.stop())

@@ -6,7 +6,7 @@ from cloud.monitoring.settings import MonitorSettings
 from motorcade.config import Config
 from motorcade.examples import ExampleCommand
 from motorcade.extras import needs
-from motorcade.observing import OBSERVED, observed
+from motorcade.observing import measured
 from motorcade.options import with_settings
 from motorcade.running import log_to_stderr
 from motorcade.stopping import stop_on_signals
@@ -18,7 +18,7 @@ from transport.settings import KafkaSettings
     example="motorcade monitor --drift-window-s 30",
     short_help="Watch drift, quality and experiments; roll back and promote.",
 )
-@with_settings("monitor", "kafka", *OBSERVED)
+@with_settings("monitor", "kafka", "metrics")
 def command(config: Config) -> None:
     """Compare what is scored with the training data, and alerts with labels.
 
@@ -26,7 +26,7 @@ def command(config: Config) -> None:
     where an experiment asks for it. Several stand in for each other; one of them acts.
     """
     log_to_stderr()
-    with observed(config, "motorcade-monitor", extra="cloud"), needs("cloud"):
+    with measured(config, extra="cloud"), needs("cloud"):
         from cloud.monitoring.loop import run
 
         run(

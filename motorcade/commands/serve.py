@@ -6,6 +6,7 @@ from cloud.settings import ServerSettings
 from motorcade.config import Config
 from motorcade.examples import ExampleCommand
 from motorcade.extras import needs
+from motorcade.observing import OBSERVED, observed
 from motorcade.options import with_settings
 from motorcade.running import emit, log_to_stderr
 from motorcade.stopping import stop_on_signals
@@ -17,7 +18,7 @@ from transport.settings import KafkaSettings
     example="motorcade serve --port 8000 --models-dir ./models",
     short_help="Serve the models of the log over REST, gRPC and Kafka.",
 )
-@with_settings("server", "kafka")
+@with_settings("server", "kafka", *OBSERVED)
 def command(config: Config) -> None:
     """Answer requests for scores with the models on `model.releases`.
 
@@ -26,7 +27,7 @@ def command(config: Config) -> None:
     Runs until it is told to stop, and finishes what is under way.
     """
     log_to_stderr()
-    with needs("cloud"):
+    with observed(config, "motorcade-serve", extra="cloud"), needs("cloud"):
         from cloud.serving.arm_stats import counted
         from cloud.serving.server import serve_log
 

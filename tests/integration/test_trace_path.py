@@ -1,4 +1,7 @@
-"""One trace from the vehicle to the score, while Kafka is away and the gateway is killed."""
+"""One trace from the vehicle to the score and the model server that gave it.
+
+Kafka is away meanwhile, and the gateway is killed.
+"""
 
 import json
 import signal
@@ -30,7 +33,13 @@ CHAIN = (
     ("motorcade-score", "scorer consume"),
     ("motorcade-score", "scorer produce"),
 )
-BESIDE = {"gateway score": "gateway store", "scorer score": "scorer consume"}
+BESIDE = {
+    "gateway score": "gateway store",
+    "scorer score": "scorer consume",
+    "scorer ask": "scorer score",
+    "grpc infer": "scorer ask",
+}
+"""What else is there, and below what; a poll asks the server once, for all that it holds."""
 
 Span = dict[str, Any]
 Samples = dict[str, float]
@@ -88,7 +97,7 @@ def said(child: Child, key: str) -> bool:
     return any(line.get(key) for line in child.progress())
 
 
-def settings_file(stack: Stack, directory: Path) -> Path:
+def settings_file(stack: Stack, directory: Path, grpc_port: int) -> Path:
     ends = stack.endpoints
     sections: dict[str, dict[str, object]] = {
         "kafka": {"bootstrap_servers": ends.kafka_bootstrap, "registry_url": ends.registry_url},
@@ -97,7 +106,12 @@ def settings_file(stack: Stack, directory: Path) -> Path:
             "spool_path": directory / "gateway" / "spool.db",
             "models_path": directory / "gateway" / "models",
         },
-        "scorer": {"backoff_max_s": 1.0, "session_timeout_s": 6.0},
+        "scorer": {
+            "model": f"rpc://127.0.0.1:{grpc_port}/anomaly",
+            "backoff_max_s": 1.0,
+            "session_timeout_s": 6.0,
+        },
+        "server": {"port": 0, "grpc_port": grpc_port},
         "simulator": {
             "vehicles": 3,
             "rate_hz": 5.0,
@@ -120,15 +134,18 @@ def test_a_trace_survives_a_kafka_that_is_away_and_a_gateway_that_is_killed(
     register_schemas(kafka)
     small = Bundle.load(SMALL)
     publish_release(kafka, Bundle(replace(small.manifest, name="anomaly"), small.model))
-    settings = settings_file(stack, tmp_path)
-    ports = {"gateway": free_port(), "scorer": free_port()}
+    settings = settings_file(stack, tmp_path, free_port())
+    ports = {"gateway": free_port(), "scorer": free_port(), "server": free_port()}
 
     def start(name: str, *arguments: str) -> Child:
-        return crew.start(name, ["--config", str(settings), *arguments, "--progress"])
+        return crew.start(name, ["--config", str(settings), *arguments])
 
     with Crew(tmp_path) as crew:
-        gateway = start("gateway", "gateway", "run", "--metrics-port", str(ports["gateway"]))
-        scorer = start("scorer", "score", "--metrics-port", str(ports["scorer"]))
+        start("server", "serve", "--metrics-port", str(ports["server"]))
+        gateway = start(
+            "gateway", "gateway", "run", "--progress", "--metrics-port", str(ports["gateway"])
+        )
+        scorer = start("scorer", "score", "--progress", "--metrics-port", str(ports["scorer"]))
         wait_until("the gateway forwards", lambda: said_uplink(gateway))
         wait_until("the scorer has a model", lambda: said(scorer, "model_version"))
         stack.kill_part("kafka")
@@ -150,6 +167,7 @@ def test_a_trace_survives_a_kafka_that_is_away_and_a_gateway_that_is_killed(
             lambda: "motorcade_score_readings_total" in scraped(ports["scorer"]),
         )
         gateway_counts, scorer_counts = scraped(ports["gateway"]), scraped(ports["scorer"])
+        server_counts = scraped(ports["server"])
         crew.stop()
     assert_chained(spans(tmp_path / "traces.jsonl"))
     measured = Ledger.load(tmp_path / "ledger.json").measured
@@ -163,6 +181,9 @@ def test_a_trace_survives_a_kafka_that_is_away_and_a_gateway_that_is_killed(
     assert scorer_counts["motorcade_score_age_seconds_count"] == measured
     assert scorer_counts["motorcade_score_queue_seconds_count"] == measured
     assert scorer_counts["motorcade_score_model_info"] == 1
+    assert scorer_counts["motorcade_remote_requests_total"] > 0
+    assert server_counts["motorcade_score_readings_total"] >= measured
+    assert server_counts["motorcade_server_request_seconds_count"] > 0
 
 
 def said_uplink(gateway: Child) -> bool:
@@ -191,6 +212,8 @@ def assert_chained(found: list[Span]) -> None:
         assert begins == sorted(begins)
         vehicles = {s["attributes"]["vehicle_id"] for s in chain if "vehicle_id" in s["attributes"]}
         assert len(vehicles) == 1
-    for span in found:
-        if span["name"] in BESIDE:
-            assert by_id[span["parent_id"]]["name"] == BESIDE[span["name"]]
+    # Requests that try the model out before it is used belong to no reading.
+    beside = [span for span in found if span["name"] in BESIDE and span["parent_id"] is not None]
+    for span in beside:
+        assert by_id[span["parent_id"]]["name"] == BESIDE[span["name"]]
+    assert {span["name"] for span in beside} == BESIDE.keys()
