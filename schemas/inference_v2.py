@@ -3,8 +3,8 @@
 KServe, Triton, Seldon and MLServer speak `inference.GRPCInferenceService`. Its messages are made
 here from a table of numbers and types, in a descriptor pool of this module's own, so that another
 copy of them in the same process (tritonclient's, MLServer's) does not clash. It and
-`cloud/remote/tfserving_messages.py` alone import protobuf; whoever installs no more than the edge or
-the simulator never imports it.
+`cloud/remote/tfserving_messages.py` alone import protobuf; whoever installs no more than the edge
+or the simulator never imports it.
 
 Messages are made at run time, so mypy knows no more of them than `Message`; a test compares every
 field with tritonclient's.

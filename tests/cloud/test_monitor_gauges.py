@@ -33,8 +33,9 @@ def test_distances_and_drift_show_for_each_signal_of_the_last_window(recording: 
     rows = fleet_rows(np.random.default_rng(1), 100, 30, {SIGNAL: 5.0})
     sound = record(window(bundle, rows, end_ms=NOW_MS + 1_000, vehicles=100))
     state.take_stats([sound, sound | {"readings": -1}])
-    events = state.decide(NOW_MS + 130_000)
-    gauges.tell(state, events)
+    events = [event for each in state.decide(NOW_MS + 130_000) for event in each.events]
+    gauges.count(events)
+    gauges.show(state, NOW_MS + 130_000)
     distances = state.drift.latest[NAME, "1"]
     assert {SIGNAL, SCORE} < distances.keys()
     assert dict(metrics.MONITOR_PSI.series()) == {
