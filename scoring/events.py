@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
 from schemas.errors import ContractError, Reason
+from scoring.traffic import epoch_ms
 
 
 class EventKind(StrEnum):
@@ -99,17 +99,10 @@ class ModelEvent:
             model_name=record["model_name"],
             detail=record["detail"],
             by=record["by"],
-            time_ms=_epoch_ms(record["time"]),
+            time_ms=epoch_ms(record["time"]),
             model_version=record["model_version"],
             arm=record["arm"],
             experiment=record["experiment"],
             severity=Severity(record["severity"]),
             values=dict(record["values"]),
         )
-
-
-def _epoch_ms(time: Any) -> int:
-    """Avro readers give timestamps as datetime or as milliseconds."""
-    if isinstance(time, datetime):
-        return round((time - datetime.fromtimestamp(0, UTC)).total_seconds() * 1000)
-    return int(time)

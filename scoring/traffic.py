@@ -304,7 +304,7 @@ class Traffic:
             aliases=dict(record["aliases"]),
             previous=tuple(record["previous"]),
             experiment=None if experiment is None else _experiment_from(experiment),
-            changed_time_ms=_epoch_ms(record["changed_time"]),
+            changed_time_ms=epoch_ms(record["changed_time"]),
             changed_by=record["changed_by"],
             reason=record["reason"],
         )
@@ -337,7 +337,7 @@ def _experiment_from(record: Mapping[str, Any]) -> Experiment:
         id=record["id"],
         mode=Mode(record["mode"]),
         salt=record["salt"],
-        started_time_ms=_epoch_ms(record["started_time"]),
+        started_time_ms=epoch_ms(record["started_time"]),
         arms=tuple(Arm(arm["name"], arm["version"], arm["weight"]) for arm in record["arms"]),
         auto_promote=record["auto_promote"],
         alpha=record["alpha"],
@@ -345,7 +345,7 @@ def _experiment_from(record: Mapping[str, Any]) -> Experiment:
     )
 
 
-def _epoch_ms(time: Any) -> int:
+def epoch_ms(time: Any) -> int:
     """Avro readers give timestamps as datetime or as milliseconds."""
     if isinstance(time, datetime):
         return round((time - datetime.fromtimestamp(0, UTC)).total_seconds() * 1000)

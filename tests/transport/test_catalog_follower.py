@@ -7,7 +7,7 @@ import pytest
 from catalog_bundles import large_release, poll_until, publish_head, small_release
 
 from deploy.stack import Stack
-from schemas.errors import Reason
+from schemas.errors import Reason, TransientError
 from schemas.records import encode_confluent
 from schemas.topics import CHUNKS, RELEASES, TRAFFIC
 from scoring.bundle import MODEL_BYTES_MAX
@@ -17,6 +17,8 @@ from transport.catalog import CatalogFollower, Limits, write_traffic
 from transport.chunks import chunk_key, chunk_records
 from transport.kafka import (
     KafkaSettings,
+    LogConsumer,
+    Message,
     Outgoing,
     ensure_topics,
     latest_offsets,
@@ -179,6 +181,28 @@ def test_a_broken_record_is_told_once_and_the_rest_goes_on(kafka: KafkaSettings,
         follower.close()
         assert follower.poll(0.0).broken == []
         assert follower.last_error is None
+
+
+def test_what_an_error_of_the_client_took_with_it_is_read_again(
+    kafka: KafkaSettings, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish_release(kafka, small_release(name, "1"))
+    with CatalogFollower(kafka, {name}) as follower:
+        poll_until(follower, lambda news: news.ready)
+        consume = LogConsumer.consume
+        lost: list[Message] = []
+
+        def failing(consumer: LogConsumer, messages_max: int, timeout_s: float) -> list[Message]:
+            found = consume(consumer, messages_max, timeout_s)
+            if found and not lost:
+                lost.extend(found)
+                raise TransientError("the client went through something")
+            return found
+
+        monkeypatch.setattr(LogConsumer, "consume", failing)
+        publish_release(kafka, small_release(name, "2"))
+        poll_until(follower, lambda news: news.catalog.versions(name) == ("1", "2"))
+        assert lost
 
 
 def test_a_key_of_another_release_is_refused(kafka: KafkaSettings, name: str) -> None:

@@ -191,7 +191,9 @@ class CatalogFollower:
     def _news(self) -> CatalogNews:
         changed = self._catalog is not self._told
         self._told = self._catalog
-        broken_now = self._breakages.take() if self._ready else []
+        # While the log is read again, what waits to be told may yet turn out to be history.
+        settled = self._ready and self._consumer is not None
+        broken_now = self._breakages.take() if settled else []
         return CatalogNews(self._catalog, changed, broken_now, self._ready)
 
     def _follow(self, timeout_s: float) -> None:
@@ -200,10 +202,18 @@ class CatalogFollower:
         if self._consumer is None or self._builder is None:
             self._start(self._ids)
             return
-        for message in self._consumer.consume(BATCH_MAX, timeout_s):
+        for message in self._consume(self._consumer, timeout_s):
             self._builder.take(message)
         self._probe(self._consumer, self._builder)
         self._settle(self._builder, self._ids)
+
+    def _consume(self, consumer: LogConsumer, timeout_s: float) -> list[Message]:
+        """What came. After an error the log is read again: it may have taken records with it."""
+        try:
+            return consumer.consume(BATCH_MAX, timeout_s)
+        except TransientError:
+            self.close()
+            raise
 
     def _start(self, ids: SchemaIds) -> None:
         """Read the log so far; traffic first, so that what it refers to does not fall out."""
