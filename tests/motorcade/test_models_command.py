@@ -17,6 +17,7 @@ from scoring.bundle import Bundle
 from scoring.traffic import Arm, Experiment, Mode
 from transport.catalog import write_traffic
 from transport.kafka import KafkaSettings, ensure_topics, read_to_end, register_schemas
+from transport.releases import publish_release
 
 pytestmark = pytest.mark.integration
 
@@ -67,9 +68,12 @@ def saved(directory: Path, name: str, version: str, **changes: Any) -> str:
     return str(path)
 
 
-def publish(models: Models, directory: Path, name: str, *versions: str) -> None:
+def put(kafka: KafkaSettings, name: str, *versions: str) -> None:
+    """Releases that are there before the test begins."""
+    bundle = Bundle.load(SMALL)
     for version in versions:
-        models("publish", saved(directory, name, version), "--by=ann")
+        manifest = replace(bundle.manifest, name=name, version=version)
+        publish_release(kafka, Bundle(manifest, bundle.model))
 
 
 def rows(models: Models, name: str) -> dict[str, Any]:
@@ -93,9 +97,11 @@ def events(kafka: KafkaSettings, name: str) -> list[tuple[str, str | None, str]]
 
 
 def test_a_model_is_published_listed_shown_and_saved(
-    models: Models, name: str, tmp_path: Path
+    models: Models, kafka: KafkaSettings, name: str, tmp_path: Path
 ) -> None:
-    publish(models, tmp_path, name, "1", "2")
+    for version in ("1", "2"):
+        models("publish", saved(tmp_path, name, version), "--by=ann")
+    assert events(kafka, name) == [("published", "1", "ann"), ("published", "2", "ann")]
     table = models("list", name).splitlines()
     assert table[0].split() == ["NAME", "VERSION", "CREATED", "ALIASES", "ARM", "SHA256"]
     assert table[1].split()[:5] == [name, "1", "2025-06-15", "15:06:40Z", "-"]
@@ -116,10 +122,8 @@ def test_a_model_is_published_listed_shown_and_saved(
     assert Bundle.load(copy) == Bundle.load(tmp_path / f"{name}-1.motorcade")
 
 
-def test_promotion_and_rollback(
-    models: Models, kafka: KafkaSettings, name: str, tmp_path: Path
-) -> None:
-    publish(models, tmp_path, name, "1", "2", "3")
+def test_promotion_and_rollback(models: Models, kafka: KafkaSettings, name: str) -> None:
+    put(kafka, name, "1", "2", "3")
     assert models("promote", f"{name}@1", "--alias=challenger").startswith(
         f"{name}@1 is challenger"
     )
@@ -136,12 +140,12 @@ def test_promotion_and_rollback(
     models("unset", name, "champion")
     assert champion(models, name) == "3"
     kinds = [kind for kind, _, _ in events(kafka, name)]
-    assert kinds == ["published"] * 3 + ["promoted"] * 3 + ["rolled-back"] * 2
+    assert kinds == ["promoted"] * 3 + ["rolled-back"] * 2
     assert ("promoted", "1", "ann") in events(kafka, name)
 
 
-def test_deletion(models: Models, kafka: KafkaSettings, name: str, tmp_path: Path) -> None:
-    publish(models, tmp_path, name, "1", "2")
+def test_deletion(models: Models, kafka: KafkaSettings, name: str) -> None:
+    put(kafka, name, "1", "2")
     models("promote", f"{name}@1", "--alias=old")
     assert "is old; name another or unset it first" in models("delete", name, "1", status=1)
     models("unset", name, "old")
@@ -151,9 +155,9 @@ def test_deletion(models: Models, kafka: KafkaSettings, name: str, tmp_path: Pat
 
 
 def test_an_experiment_holds_its_versions_and_its_champion(
-    models: Models, kafka: KafkaSettings, name: str, tmp_path: Path
+    models: Models, kafka: KafkaSettings, name: str
 ) -> None:
-    publish(models, tmp_path, name, "1", "2", "3")
+    put(kafka, name, "1", "2", "3")
     models("promote", f"{name}@1")
     trial = Experiment("t", Mode.CANARY, "s", 0, (Arm("champion", "1", 0.9), Arm("new", "2", 0.1)))
     write_traffic(
@@ -170,17 +174,20 @@ def test_an_experiment_holds_its_versions_and_its_champion(
 
 
 def test_a_published_version_is_not_replaced_unless_asked(
-    models: Models, name: str, tmp_path: Path
+    models: Models, kafka: KafkaSettings, name: str, tmp_path: Path
 ) -> None:
-    publish(models, tmp_path, name, "1", "1")
+    put(kafka, name, "1")
+    models("publish", saved(tmp_path, name, "1"))
     other = saved(tmp_path, name, "1", threshold=5.0)
     assert "another model is published" in models("publish", other, status=1)
     models("publish", other, "--over")
     assert "threshold  5" in models("show", name)
 
 
-def test_two_versions_are_compared(models: Models, name: str, tmp_path: Path) -> None:
-    publish(models, tmp_path, name, "1")
+def test_two_versions_are_compared(
+    models: Models, kafka: KafkaSettings, name: str, tmp_path: Path
+) -> None:
+    put(kafka, name, "1")
     mean = (80.0, *Bundle.load(SMALL).manifest.mean[1:])
     models("publish", saved(tmp_path, name, "2", threshold=25.0, mean=mean))
     lines = models("diff", f"{name}@1", name).splitlines()
@@ -192,10 +199,12 @@ def test_two_versions_are_compared(models: Models, name: str, tmp_path: Path) ->
     assert as_json["changed"] == {"threshold": [20.0, 25.0]}
 
 
-def test_what_is_not_there_is_one_line(models: Models, name: str, tmp_path: Path) -> None:
+def test_what_is_not_there_is_one_line(
+    models: Models, kafka: KafkaSettings, name: str, tmp_path: Path
+) -> None:
     assert f"no model '{name}'" in models("list", name, status=5)
     assert f"no model '{name}'" in models("show", name, status=5)
-    publish(models, tmp_path, name, "1")
+    put(kafka, name, "1")
     assert "no alias or version '9'" in models("show", f"{name}@9", status=5)
     assert "no version '9'" in models("promote", f"{name}@9", status=5)
     assert "no version '9'" in models("delete", name, "9", status=5)
