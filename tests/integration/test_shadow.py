@@ -39,6 +39,7 @@ from transport.settings import KafkaSettings
 
 pytestmark = [
     pytest.mark.integration,
+    pytest.mark.timeout(420),
     pytest.mark.skipif(
         not Path("/proc/self").exists(), reason="not here: looks for processes in /proc"
     ),
