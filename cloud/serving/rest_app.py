@@ -112,6 +112,8 @@ class RestApp:
             reply = await self._answer(scope, receive)
         except MotorcadeError as error:
             reply = reply_of(error)
+            if reply.status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE and _holds_back(scope):
+                reply.headers.append((b"connection", b"close"))
         except _Gone:
             return
         self._meter.answered(str(int(reply.status)), received_ns)
@@ -256,6 +258,11 @@ class RestApp:
         self, _arguments: tuple[str, ...], _scope: Scope, _receive: Receive
     ) -> _Reply:
         return _json(document(self._parts.limits))
+
+
+def _holds_back(scope: Scope) -> bool:
+    """Whether the client waits to be told to send the body; nobody knows then whether it will."""
+    return any(name == b"expect" for name, _ in scope["headers"])
 
 
 def _written(call: v2_json.Call, outcome: Outcome) -> _Reply:

@@ -1,6 +1,7 @@
 """The model server as one process: a repository, the thread that feeds it, and the doors."""
 
 import asyncio
+import gc
 import logging
 import socket
 import threading
@@ -171,6 +172,9 @@ async def _serve(
     grpc = GrpcDoor(parts, bounds, drain_timeout_s=settings.drain_timeout_s)
     await rest.start(listener)
     await grpc.start(grpc_listener)
+    # What is there now stays; a search for garbage among it would hold requests up.
+    gc.collect()
+    gc.freeze()
     if on_listening is not None:
         on_listening(
             {
@@ -185,6 +189,7 @@ async def _serve(
     _log.info("draining")
     parts.draining = True
     await asyncio.gather(rest.stop(), grpc.stop())
+    gc.unfreeze()
     await asyncio.to_thread(back_room.stop)
 
 

@@ -113,6 +113,14 @@ def test_fifty_megabytes_in_chunks_are_refused_too(server: RunningServer) -> Non
     link.close()
 
 
+def test_a_body_that_is_held_back_is_refused_before_it_is_sent(server: RunningServer) -> None:
+    link = connected(server.port)
+    head = f"POST {INFER} HTTP/1.1\r\nHost: x\r\nContent-Length: {50 * MB}\r\n"
+    link.sendall(f"{head}Expect: 100-continue\r\n\r\n".encode())
+    assert read_to_end(link).startswith(b"HTTP/1.1 413")
+    link.close()
+
+
 def test_fifty_megabytes_over_grpc_are_refused(server: RunningServer) -> None:
     """The message says its size in its first bytes; it is refused by them."""
     import grpc
