@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -215,39 +216,39 @@ def _by_library(
     target: Target, connections: int, message: bytes, duration_s: float, warmup_s: float
 ) -> Load:
     """With grpcio's client, a thread and a channel for each connection."""
-    took_s: list[list[float]] = [[] for _ in range(connections)]
-    begin_s = time.perf_counter() + warmup_s
-    threads = [
-        threading.Thread(
-            target=_call_on, args=(target.grpc_port, message, begin_s, begin_s + duration_s, each)
-        )
-        for each in took_s
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    every = np.concatenate([np.array(each) for each in took_s])
-    if not all(took_s):
-        raise TransientError(f"{target.server} did not answer grpcio's client")
-    p50, p99 = np.percentile(every * 1000, [50, 99])
-    return Load(len(every) / duration_s, float(p50), float(p99))
+    together = threading.Barrier(connections)
+    with ThreadPoolExecutor(connections) as pool:
+        calls = [
+            pool.submit(_call, target.grpc_port, message, together, warmup_s, duration_s)
+            for _ in range(connections)
+        ]
+        took_ms = 1000 * np.concatenate([each.result() for each in calls])
+    p50, p99 = np.percentile(took_ms, [50, 99])
+    return Load(len(took_ms) / duration_s, float(p50), float(p99))
 
 
-def _call_on(port: int, message: bytes, begin_s: float, end_s: float, took_s: list[float]) -> None:
+def _call(
+    port: int, message: bytes, together: threading.Barrier, warmup_s: float, duration_s: float
+) -> NDArray[np.float64]:
+    """Seconds that each call took, on a connection of its own; at least one."""
     import grpc
 
+    took_s: list[float] = []
     # Channels to one address share a connection unless told otherwise.
     options = [("grpc.use_local_subchannel_pool", 1)]
     with grpc.insecure_channel(f"127.0.0.1:{port}", options) as channel:
         call = channel.unary_unary(v2.MODEL_INFER.path)
+        call(message, wait_for_ready=True, timeout=_START_TIMEOUT_S)
+        together.wait(_START_TIMEOUT_S)
         now_s = time.perf_counter()
-        while now_s < end_s:
+        begin_s = now_s + warmup_s
+        while not took_s or now_s < begin_s + duration_s:
             sent_s = now_s
-            call(message, wait_for_ready=True, timeout=_START_TIMEOUT_S)
+            call(message, timeout=_START_TIMEOUT_S)
             now_s = time.perf_counter()
             if sent_s >= begin_s:
                 took_s.append(now_s - sent_s)
+    return np.array(took_s)
 
 
 @contextmanager
