@@ -209,19 +209,19 @@ def test_kafka_is_away_for_half_a_minute(fresh_stack: Callable[..., Stack]) -> N
     with ExitStack() as doors:
         running_doors = {
             exactly_once: doors.enter_context(
-                running(each, exactly_once=exactly_once, poll_messages=10)
+                running(each, exactly_once=exactly_once, poll_messages=15)
             )
             for exactly_once, each in grounds.items()
         }
         for exactly_once, ground in grounds.items():
-            ask(ground, 0, 2_000)
+            ask(ground, 0, 800)
             running_doors[exactly_once].wait_for(lambda stats: stats.requests > 50)
         stack.kill_part("kafka")
         time.sleep(DOWN_S)  # The outage itself, not a wait for anything.
         stack.start_part("kafka")
         for ground in grounds.values():
-            ask(ground, 2_000, 500)
+            ask(ground, 800, 300)
         for ground in grounds.values():
             wait_until_done(ground)
     for exactly_once, ground in grounds.items():
-        assert_answered(ground, 2_500, exactly_once=exactly_once)
+        assert_answered(ground, 1_100, exactly_once=exactly_once)
