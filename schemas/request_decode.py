@@ -32,8 +32,8 @@ from schemas.request_record import (
     envelope_of,
 )
 
-FEW_PAYLOADS = 8
-FEW_BYTES = 2_000
+FEW_PAYLOADS = 16
+FEW_BYTES = 4_000
 """A poll within both is decoded one by one: the fixed cost of the arrays is some 0.3 ms."""
 
 LARGE_FLOATS = 1_024

@@ -187,8 +187,8 @@ class _Turn:
         columns = self.columns
         asked = [(envelope.model, envelope.version) for envelope in columns.envelopes]
         for name, version in dict.fromkeys(asked):
-            wanted = [number for number, each in enumerate(asked) if each == (name, version)]
-            chosen = np.flatnonzero(good & np.isin(columns.envelope, wanted))
+            wanted = np.array([each == (name, version) for each in asked], np.bool_)
+            chosen = np.flatnonzero(good & wanted[columns.envelope])
             if chosen.size == 0:
                 continue
             try:
@@ -221,18 +221,23 @@ class _Turn:
         columns = self.columns
         width = served.scorer.n_features
         fits = columns.widths[chosen] == width
-        for wrong in np.unique(columns.widths[chosen[~fits]]).tolist():
-            manifest = served.bundle.manifest
-            error = ContractError(
-                Reason.WRONG_SHAPE,
-                f"rows of {wrong} features; {manifest.name} {manifest.version} takes {width}",
-            )
-            self._refuse(chosen[columns.widths[chosen] == wrong], error)
+        if not fits.all():
+            self._refuse_widths(served, chosen[~fits])
         wants = np.array([envelope.reconstruction for envelope in columns.envelopes], np.bool_)
         both = wants[columns.envelope[chosen]]
         for some, reconstruction in ((chosen[fits & ~both], False), (chosen[fits & both], True)):
             if some.size:
                 self._score_matrix(served, some, reconstruction)
+
+    def _refuse_widths(self, served: Served, chosen: Longs) -> None:
+        manifest, widths = served.bundle.manifest, self.columns.widths[chosen]
+        for wrong in np.unique(widths).tolist():
+            error = ContractError(
+                Reason.WRONG_SHAPE,
+                f"rows of {wrong} features; {manifest.name} {manifest.version} takes "
+                f"{served.scorer.n_features}",
+            )
+            self._refuse(chosen[widths == wrong], error)
 
     def _score_matrix(self, served: Served, chosen: Longs, reconstruction: bool) -> None:
         features = self.columns.matrix(chosen, served.scorer.n_features)

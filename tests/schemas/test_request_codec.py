@@ -17,7 +17,7 @@ from request_wire import (
     by_record,
 )
 
-from schemas import prefixes, request_decode, response_decode
+from schemas import prefixes, request_decode, response_decode, response_encode
 from schemas.errors import ContractError, Reason
 from schemas.records import confluent_header, decode_confluent, encode_body
 from schemas.requests import (
@@ -212,9 +212,12 @@ def test_responses_encode_as_by_fastavro_and_decode_again(
     made = np.arange(2 * rows.sum(), dtype=np.float32).reshape(-1, 2)
     made = made if reconstruction else np.empty((0, 0), np.float32)
     ids = [each[0].encode() for each in responses]
-    payloads = encode_responses(
-        Scored(verdict, ids, rows, scores, made, *times), schema_id=SCHEMA_ID
-    )
+    scored = Scored(verdict, ids, rows, scores, made, *times)
+    payloads = encode_responses(scored, schema_id=SCHEMA_ID)
+    for few in (0, 1000):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(response_encode, "FEW_RESPONSES", few)
+            assert encode_responses(scored, schema_id=SCHEMA_ID) == payloads
     ends = np.cumsum(rows).tolist()
     for (correlation_id, count), end, payload in zip(responses, ends, payloads, strict=True):
         record = vars_of(verdict) | {
