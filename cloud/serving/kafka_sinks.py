@@ -6,7 +6,8 @@ what is stored, never before it.
 
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol, Self
@@ -17,6 +18,7 @@ from cloud.serving.kafka_poll import Answers
 from cloud.serving.kafka_settings import KafkaDoorSettings
 from schemas.errors import ContractError, MotorcadeError, TransientError
 from transport.kafka import (
+    AbortNeededError,
     Delivery,
     GroupMetadata,
     KafkaSettings,
@@ -229,6 +231,18 @@ def _again(error: MotorcadeError) -> MotorcadeError:
     return error
 
 
+@contextmanager
+def _refusal_aborts() -> Iterator[None]:
+    """A record that the brokers refuse keeps the transaction from counting: it is done again.
+
+    It is tried until they take it, for neither the record nor those beside it may be left out.
+    """
+    try:
+        yield
+    except ContractError as error:
+        raise AbortNeededError(f"a record was refused: {error}") from error
+
+
 class TransactionSink:
     """Exactly once: the answers of a poll and the offsets behind it are one transaction.
 
@@ -276,20 +290,22 @@ class TransactionSink:
 
     def submit(self, answers: Answers, group: GroupMetadata) -> None:
         """As `Sink.submit`, after the transaction before it."""
-        self._committer.submit(answers, group)
+        with _refusal_aborts():
+            self._committer.submit(answers, group)
 
     def progress(self) -> None:
         """As `Sink.progress`."""
         if not self._committer.is_busy:
-            self._committer.settle()
+            self.settle()
 
     def settle(self) -> None:
         """As `Sink.settle`."""
-        self._committer.settle()
+        with _refusal_aborts():
+            self._committer.settle()
 
     def drop(self) -> None:
         """As `Sink.drop`: the offsets of a former member make the transaction fail."""
-        self._committer.settle()
+        self.settle()
 
     def abandon(self) -> None:
         """As `Sink.abandon`: the transaction never was."""

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from confluent_kafka import admin
 from door_ground import NAME, Ground, running, wait_until
 from numpy.typing import NDArray
 from serving_models import catalog_of, release, rows
@@ -20,7 +21,7 @@ from schemas.records import confluent_header, encode_body
 from schemas.requests import Envelope, encode_requests
 from scoring.scorer import BatchScorer
 from scoring.traffic import CHAMPION, Arm, Experiment, Mode, Splitter, Traffic
-from transport.kafka import KafkaSettings, Message, Outgoing, ensure_topics
+from transport.kafka import KafkaSettings, Message, Outgoing, ensure_topics, make_consumer
 from transport.kafka_models import KafkaModelClient, ModelClientSettings
 
 pytestmark = pytest.mark.integration
@@ -379,3 +380,54 @@ def test_schemas_of_the_door_are_what_other_writers_write(ground: Ground) -> Non
         wait_until(lambda: door.stats.requests == 1, lambda: door.stats)
     [answer] = answers(ground).values()
     assert np.float32(answer["scores"][0]) == BatchScorer(release("1")).score(features)[0]
+
+
+@BOTH
+def test_no_more_is_under_way_than_allowed(ground: Ground, exactly_once: bool) -> None:
+    ground.ask([request_of(ground, n, rows(1)) for n in range(300)])
+    with running(ground, exactly_once=exactly_once, poll_messages=7, in_flight_messages=1) as door:
+        door.wait_for(lambda stats: stats.requests == 300)
+    assert len(answers(ground)) == 300
+
+
+@BOTH
+def test_offsets_wait_for_a_dead_letter_that_cannot_be_written(
+    ground: Ground, exactly_once: bool
+) -> None:
+    limit_records(ground, ground.topics.dead_letters.name, 100)
+    bad = request_of(ground, 1, rows(1))[:-1]
+    with running(ground, exactly_once=exactly_once) as door:
+        ground.ask([request_of(ground, 0, rows(1)), bad], key=b"one partition")
+        door.wait_for(lambda stats: stats.aborts > 0 or stats.state.startswith("waiting"))
+        ground.ask([request_of(ground, 2, rows(1))], key=b"one partition")
+        assert door.stats.dead_letters == 0
+        assert committed(ground) <= 1
+        limit_records(ground, ground.topics.dead_letters.name, 1_000_000)
+        door.wait_for(lambda stats: stats.dead_letters == 1)
+        wait_until(lambda: committed(ground) == 3, lambda: door.stats)
+    [letter] = ground.records(ground.topics.dead_letters)
+    assert letter["payload"] == bad
+    found = {record["correlation_id"] for record in ground.records(ground.topics.responses)}
+    assert found == {"c-000000", "c-000002"}
+
+
+def limit_records(ground: Ground, topic: str, bytes_max: int) -> None:
+    """Have the brokers refuse larger batches of a topic."""
+    library: Any = admin  # Its types do not tell of all that it holds.
+    entry = library.ConfigEntry(
+        "max.message.bytes",
+        str(bytes_max),
+        incremental_operation=library.AlterConfigOpType.SET,
+    )
+    resource = library.ConfigResource("topic", topic, incremental_configs=[entry])
+    client = library.AdminClient({"bootstrap.servers": ground.kafka.bootstrap_servers})
+    [future] = client.incremental_alter_configs([resource]).values()
+    future.result(60)
+
+
+def committed(ground: Ground) -> int:
+    """Requests that the group has behind it."""
+    name = ground.topics.requests.name
+    with make_consumer(ground.kafka, ground.settings().group_id) as consumer:
+        found = consumer.committed([(name, p) for p in range(ground.topics.requests.partitions)])
+    return sum(offset or 0 for offset in found.values())
