@@ -141,7 +141,8 @@ class ScorerWatch:
             tally.scores(scored.scores)
             for rows in scored.features:
                 tally.features(rows, now_ms)
-            tally.vehicles(columns.vehicle_ids)
+            for numbers in scored.vehicle_rows:
+                tally.vehicles(numbers)
             tally.times("ages", ages_s, columns.counts[synced])
             tally.times("compute", [self._lap_s - began_s])
             tally.add(alerts_opened=opened, alerts_closed=len(scored.transitions) - opened)

@@ -3,7 +3,7 @@
 Hot path: `Tally` costs a few array operations a poll; features are looked at in a sample.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -15,9 +15,6 @@ from schemas.errors import ContractError, Reason
 from scoring.bundle import Bundle
 from scoring.reference import FeatureCounter
 from scoring.sketch import SCORE_BINS, TIME_BINS, Counts, LogBins, added
-
-VEHICLES_MAX = 200_000
-"""Vehicles of one arm that a window tells apart; beyond it the number stands still."""
 
 SAMPLE_ROWS_PER_S = 500
 """Rows of an arm whose features are counted, on the mean."""
@@ -202,7 +199,7 @@ class Tally:
         self._sampled_ms: int | None = None
         self._sample: list[NDArray[np.float32]] = []
         self._held = 0
-        self._vehicles: set[bytes] = set()
+        self._seen = np.zeros(0, np.bool_)
         self._numbers = dict.fromkeys(_NUMBERS, 0)
         self._histograms = {name: _empty(bins) for name, bins in _HISTOGRAMS.items()}
         self.used = False
@@ -234,10 +231,16 @@ class Tally:
             if self._held >= _COUNT_ROWS:
                 self._count_sample()
 
-    def vehicles(self, vehicle_ids: Iterable[bytes]) -> None:
-        """Note vehicles that were seen; each counts once a window."""
-        if len(self._vehicles) < VEHICLES_MAX:
-            self._vehicles.update(vehicle_ids)
+    def vehicles(self, numbers: NDArray[np.int64]) -> None:
+        """Note vehicles that were seen, by numbers that tell them apart; each counts once.
+
+        A set of their ids would be the dearest of all that is counted here.
+        """
+        if len(numbers):
+            missing = int(numbers.max()) + 1 - len(self._seen)
+            if missing > 0:
+                self._seen = np.append(self._seen, np.zeros(missing, np.bool_))
+            self._seen[numbers] = True
 
     def times(
         self,
@@ -268,10 +271,10 @@ class Tally:
                 )
             }
             counter.clear()
-        self._numbers["vehicles"] = len(self._vehicles)
+        self._numbers["vehicles"] = int(np.count_nonzero(self._seen))
         counted: dict[str, Any] = {**self._numbers, **self._histograms}
         counts = ArmCounts(**counted, features=features)
-        self._vehicles = set()
+        self._seen[:] = False
         self._numbers = dict.fromkeys(_NUMBERS, 0)
         self._histograms = {name: _empty(bins) for name, bins in _HISTOGRAMS.items()}
         self.used = False

@@ -39,6 +39,7 @@ class Scored:
         stale: Duplicate or out of order: scored without memory, no part in alerts. Shape (M,).
         transitions: Alerts that open or close, in order of arrival of the deciding readings.
         features: The matrices that were scored, one after the other; R rows in all.
+        vehicle_rows: Numbers that tell the vehicles of the messages apart, M in all.
     """
 
     scores: NDArray[np.float32]
@@ -46,6 +47,7 @@ class Scored:
     stale: NDArray[np.bool_]
     transitions: list[Transition]
     features: list[NDArray[np.float32]] = field(default_factory=list)
+    vehicle_rows: list[NDArray[np.int64]] = field(default_factory=list)
 
 
 class StreamScorer:
@@ -185,6 +187,7 @@ class StreamScorer:
         scores = self._scorer.score(featured.features)
         part.scores[:] = scores
         part.scored.features.append(featured.features)
+        part.scored.vehicle_rows.append(featured.rows)
         part.stale[:] = featured.stale
         decisions = self._policy.update(
             featured.fresh_rows,

@@ -68,7 +68,7 @@ def window(
     tally = Tally(bundle)
     tally.scores(scores_of(rows))
     tally.features(rows, end_ms)
-    tally.vehicles(b"car-%d" % number for number in range(vehicles))
+    tally.vehicles(np.arange(vehicles))
     tally.add(**numbers)
     manifest = bundle.manifest
     key = ArmKey(component, component_id, "embedded", manifest.name, manifest.version, arm)

@@ -66,7 +66,7 @@ def counted(name: str, arm: str, version: str, alerts: int) -> ArmWindow:
     """Statistics as a scorer writes them: 10 vehicles, a reading a second, for a minute."""
     tally = Tally(bundle(name, version))
     tally.scores(np.full(600, 0.5, np.float32))
-    tally.vehicles(b"car-%d" % i for i in range(10))
+    tally.vehicles(np.arange(10))
     tally.add(alerts_opened=alerts)
     start_ms = time.time_ns() // 1_000_000
     key = ArmKey("scorer", "one", "embedded", name, version, arm)

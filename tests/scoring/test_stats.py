@@ -32,7 +32,7 @@ def counted(rows: int = 300) -> ArmCounts:
     scores[:7] = np.nan
     tally.scores(scores)
     tally.features(rng.normal(0, 1, (rows, 9)).astype(np.float32), NOW_MS)
-    tally.vehicles([b"car-1", b"car-2", b"car-1"])
+    tally.vehicles(np.array([5, 70, 5]))
     tally.times("ages", [0.1, 5.0], np.array([10, 3]))
     tally.times("compute", [0.002])
     tally.add(alerts_opened=2, alerts_closed=1)
