@@ -37,6 +37,9 @@ TOPICS = (TRAFFIC, MODEL_STATS, MODEL_EVENTS, ALERTS, SHADOW_ALERTS, LABELS)
 WAIT_S = 0.25
 """Longest wait for records; bounds how late a stop is seen."""
 
+SHOW_S = 5.0
+"""Time between two looks at all that is provisional, for the gauges."""
+
 BACKOFF_MIN_S = 0.2
 BACKOFF_MAX_S = 10.0
 
@@ -176,7 +179,7 @@ class _Life:
     def _follow(
         self, lead: Lead, state: MonitorState, catalog: CatalogFollower, tail: LogTail
     ) -> None:
-        next_s = time.monotonic()
+        next_s = show_s = time.monotonic()
         while not self.stop.is_set() and lead.is_held(0):
             news = catalog.poll(0)
             if news.changed:
@@ -188,6 +191,8 @@ class _Life:
                 next_s = time.monotonic() + self.settings.interval_s
                 for decision in state.decide(_now_ms()):
                     self._act_on(decision)
+            if time.monotonic() >= show_s:
+                show_s = time.monotonic() + SHOW_S
                 show(state, _now_ms())
 
     def _act_on(self, decision: Decision) -> None:
