@@ -228,7 +228,11 @@ def extract(carrier: Carrier) -> str | None:
         '00-aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa-bbbbbbbbbbbbbbbb-01'
     """
     pairs: Iterable[tuple[Name, Value]]
-    pairs = carrier.items() if isinstance(carrier, Mapping) else carrier
+    # A gateway asks for every message, and asking for an abstract class is dear.
+    if type(carrier) is not list and isinstance(carrier, Mapping):
+        pairs = carrier.items()
+    else:
+        pairs = carrier
     for name, value in pairs:
         if name in (TRACEPARENT, b"traceparent"):
             text = value.decode("latin-1") if isinstance(value, bytes) else value or ""
