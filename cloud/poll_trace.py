@@ -31,12 +31,14 @@ class PollTrace:
         if not tracing.is_on():
             return NO_TRACE
         begun: dict[int, Span] = {}
-        for number, message in enumerate(messages):
-            if len(begun) >= TRACED_MAX:
-                break
-            span = _consumed(message)
+        for number, headers in enumerate(map(Message.headers, messages)):
+            if not headers or TRACEPARENT not in dict(headers):
+                continue
+            span = _consumed(messages[number], headers)
             if span is not None:
                 begun[number] = span
+            if len(begun) >= TRACED_MAX:
+                break
         return PollTrace(begun) if begun else NO_TRACE
 
     @contextmanager
@@ -76,9 +78,8 @@ class PollTrace:
 NO_TRACE = PollTrace()
 
 
-def _consumed(message: Message) -> Span | None:
-    headers = message.headers()
-    parent = tracing.extract(headers) if headers else None
+def _consumed(message: Message, headers: tracing.Carrier) -> Span | None:
+    parent = tracing.extract(headers)
     if parent is None:
         return None
     return tracing.begin(
