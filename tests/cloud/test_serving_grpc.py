@@ -10,6 +10,10 @@ import pytest
 from serving_models import catalog_of, release, rows, small
 from serving_server import PATIENCE_S, RunningServer, running
 
+from cloud.serving import v2_grpc
+from cloud.serving.asks import Answer, Ask, answer_all
+from cloud.serving.observer import NoObserver
+from cloud.serving.repository import ModelRepository
 from schemas import inference_v2 as v2
 from scoring.scorer import BatchScorer
 
@@ -247,3 +251,21 @@ def test_metadata_and_repository(channel: Any) -> None:
         with pytest.raises(grpc.RpcError) as caught:
             ask(method, **{name: "other"})
         assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+
+
+@pytest.mark.parametrize("count", [1, 127, 128, 40_000])
+@pytest.mark.parametrize("call_id", ["", "7", "\N{BLACK HEART SUIT}" * 100])
+def test_the_short_way_to_write_scores_says_what_the_long_way_says(
+    count: int, call_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repository = ModelRepository()
+    repository.update(catalog_of(release("1")))
+    ask = Ask("anomaly", "", rows(count))
+    (answer,) = answer_all(repository.view(), [ask], NoObserver())
+    assert isinstance(answer, Answer)
+    call = v2_grpc.Call(ask, call_id, ["score"], typed=False)
+    short = v2.decode(v2.MODEL_INFER.response, v2_grpc.write_answer(call, answer))
+    monkeypatch.setattr(v2_grpc, "_USUAL", ())
+    long = v2.decode(v2.MODEL_INFER.response, v2_grpc.write_answer(call, answer))
+    assert short == long
+    assert list(short.outputs[0].shape) == [count]
