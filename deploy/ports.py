@@ -67,6 +67,21 @@ def choose_ports(wanted: Ports, rng: random.Random | None = None) -> Ports:
     return chosen
 
 
+def free_ports(count: int) -> list[int]:
+    """Free loopback ports, no two the same, for what is no part of the stack.
+
+    Raises:
+        SettingsError: As `choose_ports`.
+    """
+    rng = random.Random()
+    found: list[int] = []
+    while len(found) < count:
+        port = _free_port(rng, Ports())
+        if port not in found:
+            found.append(port)
+    return found
+
+
 def _free_port(rng: random.Random, taken: Ports) -> int:
     used = set(asdict(taken).values())
     for _ in range(_TRIES):

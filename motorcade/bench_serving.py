@@ -11,7 +11,7 @@ import numpy as np
 from cloud.bench_fleet import bench_bundle
 from cloud.bench_serving import PEER, Target, measure, our_server, result
 from deploy.mlserver_env import MlServer, Network, environment
-from deploy.ports import Ports, choose_ports
+from deploy.ports import free_ports
 from scoring.bundle import Bundle
 
 ROWS = 64
@@ -57,15 +57,15 @@ def _mlserver(
 ) -> Iterator[Target]:
     on_progress("MLServer: making its environment, the first time only")
     python = environment()
-    ports = choose_ports(Ports())
+    http_port, grpc_port, metrics_port = free_ports(3)
     manifest = bundle.manifest
     network = Network(manifest.name, manifest.version, bundle.model, len(manifest.features))
     with MlServer(
         python,
         directory / "mlserver",
         [network],
-        http_port=ports.kafka,
-        grpc_port=ports.mqtt,
-        metrics_port=ports.registry,
+        http_port=http_port,
+        grpc_port=grpc_port,
+        metrics_port=metrics_port,
     ) as server:
         yield Target(PEER, manifest.name, "input", server.http_port, server.grpc_port, False)

@@ -163,23 +163,22 @@ def test_a_bad_request_between_good_ones_ends_nothing(server: RunningServer) -> 
     link.close()
 
 
-@pytest.mark.parametrize(
-    "sent",
-    [
-        b"",
-        b"POST /v2",
-        b"POST /v2/models/anomaly/infer HTTP/1.1\r\nHost: x\r\nX-",
-        b"POST /v2/models/anomaly/infer HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{",
-    ],
-    ids=["nothing", "half a line", "half a head", "half a body"],
+HALVES = (
+    b"",
+    b"POST /v2",
+    b"POST /v2/models/anomaly/infer HTTP/1.1\r\nHost: x\r\nX-",
+    b"POST /v2/models/anomaly/infer HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{",
 )
-def test_a_rest_client_that_stops_in_the_middle_is_dropped(
-    strict: RunningServer, sent: bytes
-) -> None:
-    link = connected(strict.port)
-    link.sendall(sent)
-    assert read_to_end(link) == b""
-    link.close()
+
+
+def test_rest_clients_that_stop_in_the_middle_are_dropped(strict: RunningServer) -> None:
+    """After nothing, half a line, half a head, half a body: all at once, to wait but once."""
+    links = [connected(strict.port) for _ in HALVES]
+    for link, sent in zip(links, HALVES, strict=True):
+        link.sendall(sent)
+    for link in links:
+        assert read_to_end(link) == b""
+        link.close()
 
 
 def test_a_rest_client_that_drips_is_dropped(strict: RunningServer) -> None:
@@ -271,22 +270,16 @@ def wait_for(answers: Any) -> None:
         time.sleep(0.05)
 
 
-@pytest.mark.parametrize(
-    "sent", [b"", PREFACE[:10], PREFACE, b"GET / HTTP/1.1\r\n\r\n"], ids=["", "half", "all", "1.1"]
-)
-def test_a_grpc_client_that_asks_nothing_is_dropped(strict: RunningServer, sent: bytes) -> None:
-    link = connected(strict.grpc_port)
-    link.sendall(sent)
-    read_to_end(link)
-    link.close()
-
-
-def test_a_grpc_client_that_stops_in_the_middle_is_dropped(strict: RunningServer) -> None:
+def test_grpc_clients_that_ask_nothing_or_half_are_dropped(strict: RunningServer) -> None:
     wire = GrpcWire(v2.MODEL_INFER.path, b"x" * 5000)
-    link = connected(strict.grpc_port)
-    link.sendall(wire.opening() + wire.request()[:-100])
-    read_to_end(link)
-    link.close()
+    half_a_request = wire.opening() + wire.request()[:-100]
+    every = (b"", PREFACE[:10], PREFACE, b"GET / HTTP/1.1\r\n\r\n", half_a_request)
+    links = [connected(strict.grpc_port) for _ in every]
+    for link, sent in zip(links, every, strict=True):
+        link.sendall(sent)
+    for link in links:
+        read_to_end(link)
+        link.close()
 
 
 def test_requests_under_way_are_answered_when_the_server_stops() -> None:

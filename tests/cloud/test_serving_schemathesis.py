@@ -34,7 +34,7 @@ def test_schemathesis_finds_nothing(tmp_path: Path) -> None:
                 f"--config-file={config}",
                 "run",
                 f"http://127.0.0.1:{server.port}/v2/docs/openapi.json",
-                "--max-examples=15",
+                "--max-examples=10",
                 "--seed=1",
                 "--checks=all",
                 f"--exclude-checks={BEYOND_THE_SCHEMA}",

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from deploy.mlserver_env import MlServer, Network, environment
-from deploy.ports import Ports, choose_ports
+from deploy.ports import free_ports
 from schemas.errors import TransientError
 from scoring.bundle import Bundle
 from scoring.interpreter import TfliteModel
@@ -23,16 +23,16 @@ def test_a_network_in_mlserver_gives_the_same_bits(tmp_path: Path) -> None:
         pytest.skip(f"MLServer cannot be had: {error}")
     bundle = Bundle.load(SMALL)
     columns = len(bundle.manifest.features)
-    ports = choose_ports(Ports())
+    http_port, grpc_port, metrics_port = free_ports(3)
     rows = np.random.default_rng(1).normal(size=(3, columns)).astype(np.float32)
     network = Network("net", "1", bundle.model, columns)
     with MlServer(
         python,
         tmp_path,
         [network],
-        http_port=ports.kafka,
-        grpc_port=ports.mqtt,
-        metrics_port=ports.registry,
+        http_port=http_port,
+        grpc_port=grpc_port,
+        metrics_port=metrics_port,
     ) as server:
         body = {
             "inputs": [
