@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from cloud.bench_fleet import bench_bundle
 from cloud.bench_requests_child import Task, topics_of
 from cloud.serving.kafka_door import DoorTopics
-from schemas.errors import MotorcadeError
+from schemas.errors import MotorcadeError, TransientError
 from schemas.requests import Envelope, decode_requests, encode_requests
 from scoring.bundle import Bundle
 from transport.kafka import (
@@ -42,8 +42,8 @@ CHUNK = 3_000
 """Requests written at once at saturation."""
 
 VEHICLES = 1_000
-WARM_UP_S = 1.0
 _PATIENCE_S = 60.0
+_RETRY_S = 0.1
 _ID_DIGITS = 10
 
 
@@ -55,11 +55,15 @@ class RequestsBench:
         saturation_s: Seconds of each run at saturation, after the warm-up.
         latency_s: Seconds of each run at a fixed rate, after the warm-up.
         rate: Requests a second at the fixed rate.
+        warm_up_s: Seconds before each run that do not count.
+        deliveries: Whether exactly once, of each pair of loops.
     """
 
     saturation_s: float = 10.0
     latency_s: float = 20.0
     rate: int = 1_000
+    warm_up_s: float = 1.0
+    deliveries: tuple[bool, ...] = (False, True)
 
 
 def bench_requests(
@@ -93,7 +97,7 @@ def bench_requests(
     with tempfile.TemporaryDirectory(prefix="motorcade-bench-") as directory:
         path = Path(directory) / "bench.motorcade"
         bundle.save(path)
-        for exactly_once in (False, True):
+        for exactly_once in how.deliveries:
             for kind in ("bare", "door"):
                 on_progress(f"{kind}, {'exactly' if exactly_once else 'at least'} once")
                 rows.append(_measure(kafka, how, path, kind=kind, exactly_once=exactly_once))
@@ -117,9 +121,9 @@ def _measure(
         load = _Load(channel, topics, bundle, echoed=kind == "bare")
         with _server(task) as server:
             cpu_s = server.cpu_s() + time.process_time()
-            answered, per_s = load.saturate(how.saturation_s)
+            answered, per_s = load.saturate(how)
             cpu_s = server.cpu_s() + time.process_time() - cpu_s
-            latency_ms = load.steady(how.latency_s, how.rate)
+            latency_ms = load.steady(how)
     p50, p90, p99, p999 = np.percentile(latency_ms, [50, 90, 99, 99.9])
     return {
         "loop": kind,
@@ -157,11 +161,24 @@ def _arena(kafka: KafkaSettings) -> Iterator[tuple[str, DoorTopics, SchemaIds]]:
 @contextmanager
 def _channel(kafka: KafkaSettings, topics: DoorTopics, ids: SchemaIds) -> Iterator[ReplyChannel]:
     channel = ReplyChannel(kafka, ReplyTopics(topics.requests, topics.responses), ids=ids)
-    channel.start()
     try:
+        _start(channel)
         yield channel
     finally:
         channel.close()
+
+
+def _start(channel: ReplyChannel) -> None:
+    """Start it once the brokers know of the topics, which were made just now."""
+    until_s = time.monotonic() + _PATIENCE_S
+    while True:
+        try:
+            channel.start()
+            return
+        except TransientError:
+            if time.monotonic() > until_s:
+                raise
+            time.sleep(_RETRY_S)
 
 
 @contextmanager
@@ -222,27 +239,28 @@ class _Load:
         self._sent = 0
         self._answered = 0
 
-    def saturate(self, seconds: float) -> tuple[int, float]:
+    def saturate(self, how: RequestsBench) -> tuple[int, float]:
         """Requests answered in all, and a second, while `WINDOW` are on their way."""
         began_s = until_s = heard_s = 0.0
         done = 0
         start_s = heard_s = time.monotonic()
-        while not until_s or time.monotonic() < until_s:
+        while not until_s or time.monotonic() < until_s or self._answered == done:
             if self._sent - self._answered <= WINDOW - CHUNK:
                 self._channel.send_batch(self._requests(CHUNK))
             found = len(self._take(0.001))
             now_s = time.monotonic()
             heard_s = now_s if found else heard_s
             _check_alive(now_s - heard_s)
-            if not until_s and now_s - start_s > WARM_UP_S:
-                began_s, until_s, done = now_s, now_s + seconds, self._answered
+            if not until_s and now_s - start_s > how.warm_up_s:
+                began_s, until_s, done = now_s, now_s + how.saturation_s, self._answered
         per_s = (self._answered - done) / (time.monotonic() - began_s)
         self._drain()
         return self._answered, per_s
 
-    def steady(self, seconds: float, rate: int) -> NDArray[np.float64]:
+    def steady(self, how: RequestsBench) -> NDArray[np.float64]:
         """Milliseconds from when each request was due to its response; without the warm-up."""
-        first, count = self._sent, int((WARM_UP_S + seconds) * rate)
+        first, rate = self._sent, how.rate
+        count = int((how.warm_up_s + how.latency_s) * rate)
         requests = [each for _ in range(0, count, CHUNK) for each in self._requests(CHUNK)][:count]
         self._sent = first
         start_s = heard_s = time.monotonic()
@@ -260,7 +278,7 @@ class _Load:
             heard_s = now_s if len(numbers) else heard_s
             _check_alive(now_s - heard_s)
             came_s[numbers - first] = now_s
-        latency_ms: NDArray[np.float64] = (came_s - due_s)[int(WARM_UP_S * rate) :] * 1000
+        latency_ms: NDArray[np.float64] = (came_s - due_s)[int(how.warm_up_s * rate) :] * 1000
         return latency_ms
 
     def _requests(self, count: int) -> list[tuple[bytes, bytes | None]]:
