@@ -42,7 +42,7 @@ class Distance:
     """How far a signal is from its reference.
 
     Attributes:
-        psi: Population stability index; absent values are a bin of their own.
+        psi: Population stability index; absent values of a signal are a bin of their own.
         psi_limit: What it must exceed.
         ks: Kolmogorov-Smirnov distance of the values that are there.
         ks_limit: What it must exceed.
@@ -72,23 +72,28 @@ def distances(
     if reference is None:
         return {}
     found = {}
-    for name, feature in zip(manifest.feature_names, reference.features, strict=True):
-        counted = counts.features.get(name)
+    for spec, feature in zip(manifest.features, reference.features, strict=True):
+        counted = counts.features.get(spec.name)
         if counted is not None and len(counted.counts) == len(feature.counts):
-            pair = _with_absent(feature, counted)
+            # A feature with memory is absent until it is warm: that tells of the trip's start.
+            tail = 0 if spec.has_memory else 1
+            pair = _with_absent(feature, counted, tail)
             sizes = _sizes(reference, counts, counts.sampled)
-            found[name] = _distance(*pair, sizes=sizes, settings=settings, tail=1)
+            found[spec.name] = _distance(*pair, sizes=sizes, settings=settings, tail=tail)
     scores = np.array(reference.scores, np.int64)
     sizes = _sizes(reference, counts, counts.readings)
     found[SCORE] = _distance(scores, counts.scores, sizes=sizes, settings=settings)
     return {name: distance for name, distance in found.items() if distance is not None}
 
 
-def _with_absent(feature: FeatureReference, counted: FeatureCounts) -> tuple[Counts, Counts]:
-    return (
-        np.array([*feature.counts, feature.absent], np.int64),
-        np.append(counted.counts, counted.absent),
-    )
+def _with_absent(
+    feature: FeatureReference, counted: FeatureCounts, tail: int
+) -> tuple[Counts, Counts]:
+    """Both histograms, with a bin of the absent at the end where `tail` is 1."""
+    reference = np.array(feature.counts, np.int64)
+    if not tail:
+        return reference, counted.counts
+    return np.append(reference, feature.absent), np.append(counted.counts, counted.absent)
 
 
 def _sizes(reference: Reference, counts: ArmCounts, rows: int) -> Sizes:
@@ -288,7 +293,7 @@ def _event(
 ) -> ModelEvent:
     ranked = sorted(names, key=lambda name: -found[name].psi)
     worst = found[ranked[0]]
-    state = "looks like the training data again" if over else "is unlike the training data"
+    state = "like the training data again" if over else "unlike the training data"
     values: dict[str, float] = {}
     for name in ranked:
         values |= {f"psi:{name}": found[name].psi, f"ks:{name}": found[name].ks}
@@ -296,7 +301,7 @@ def _event(
         kind=kind,
         model_name=version[0],
         model_version=version[1],
-        detail=f"{', '.join(ranked)} {state}: PSI {worst.psi:.2g} (limit {worst.psi_limit:.2g}), "
+        detail=f"{', '.join(ranked)}: {state}; PSI {worst.psi:.2g} (limit {worst.psi_limit:.2g}), "
         f"KS {worst.ks:.2g} (limit {worst.ks_limit:.2g})",
         by="monitor",
         time_ms=now_ms,

@@ -77,6 +77,21 @@ def test_a_signal_that_vanishes_is_drift() -> None:
     assert ("maf",) in {named_in(event) for event in events}
 
 
+def test_a_feature_with_memory_that_is_not_warm_is_no_drift() -> None:
+    cold = {minute: {"coolant_temperature:lag:60s": float("nan")} for minute in range(2, 9)}
+    assert monitored(referenced("1"), 6, vehicles=100, seed=7, shift=cold) == []
+    rows = fleet_rows(np.random.default_rng(1), 100, 30)
+    column = list(referenced("1").manifest.feature_names).index("speed:mean:10s")
+    rows[::3, column] = np.nan
+    bundle = referenced("1")
+    state = MonitorState(SETTINGS, since_ms=0)
+    state.take_catalog(catalog_of(bundle))
+    for minute in range(6):
+        end_ms = NOW_MS + minute * MINUTE_MS
+        state.take_stats([record(window(bundle, rows, end_ms=end_ms, vehicles=100))])
+    assert told(state, NOW_MS + 10 * MINUTE_MS) == []
+
+
 def test_a_few_vehicles_that_are_all_far_off_are_enough() -> None:
     drifted = {minute: {"speed": 9.0} for minute in range(10)}
     events = monitored(referenced("1"), 5, vehicles=8, seed=8, shift=drifted)
