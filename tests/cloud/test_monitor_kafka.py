@@ -16,7 +16,7 @@ from cloud.monitoring.loop import TOPICS, run
 from cloud.monitoring.settings import MonitorSettings
 from deploy.stack import Stack
 from schemas.records import encode_confluent
-from schemas.topics import CHUNKS, MODEL_EVENTS, MODEL_STATS, RELEASES, TRAFFIC
+from schemas.topics import CHUNKS, MODEL_EVENTS, MODEL_STATS, RELEASES
 from scoring.bundle import Bundle
 from scoring.events import EventKind, ModelEvent
 from transport.kafka import (
@@ -40,7 +40,7 @@ def kafka(stack: Stack) -> KafkaSettings:
         bootstrap_servers=stack.endpoints.kafka_bootstrap,
         registry_url=stack.endpoints.registry_url,
     )
-    ensure_topics(settings, (*TOPICS, TRAFFIC, RELEASES, CHUNKS))
+    ensure_topics(settings, (*TOPICS, RELEASES, CHUNKS))
     return settings
 
 

@@ -72,6 +72,12 @@ def test_topics_are_made_once_and_left_alone_after(kafka: KafkaSettings, topic: 
         spans(kafka, topic.name)
 
 
+def test_a_topic_that_is_named_twice_is_made_once(kafka: KafkaSettings) -> None:
+    made = Topic(f"twice-{uuid.uuid4().hex[:8]}", "Alert", 1, True, "")
+    ensure_topics(kafka, [made, made])
+    assert partition_counts(kafka, [made.name]) == {made.name: 1}
+
+
 def test_two_who_make_the_same_topic_at_once_both_succeed(kafka: KafkaSettings) -> None:
     made = [Topic(f"race-{uuid.uuid4().hex[:8]}", "Alert", 1, True, "") for _ in range(5)]
     errors: list[Exception] = []
