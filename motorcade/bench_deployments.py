@@ -22,7 +22,7 @@ from typing import Any
 
 from cloud.bench_fleet import Fleet, bench_bundle
 from cloud.bench_live import LiveLoad, percentiles_ms
-from deploy.ports import LOOPBACK, Ports, choose_ports
+from deploy.ports import LOOPBACK, free_ports
 from deploy.stack import Endpoints, Stack
 from motorcade.demo_children import Child, Crew, settings_text
 from schemas.errors import MotorcadeError
@@ -126,8 +126,7 @@ class _Bench:
     def prepare(self) -> None:
         """Topics, the first release, and telemetry to read."""
         ensure_topics(self._kafka, TOPICS)
-        free = choose_ports(Ports())
-        self._grpc_port, rest_port = free.kafka, free.registry
+        self._grpc_port, rest_port = free_ports(2)
         sections: dict[str, dict[str, Any]] = {
             "kafka": {
                 "bootstrap_servers": self._kafka.bootstrap_servers,
