@@ -25,7 +25,8 @@ class KafkaDoorSettings:
         in_flight_bytes: Most bytes of them.
         linger_ms: How long a response waits for company on its way to Kafka.
         session_timeout_s: After so long a silence the other replicas take over the partitions.
-        transaction_timeout_s: After it the brokers abort what a dead replica left open.
+        transaction_timeout_s: After it the brokers abort what a dead replica left open. Until then
+            readers of committed records do not see what is behind it in its partitions.
         backoff_max_s: Longest pause before trying again when Kafka is down.
         stats_interval_s: Time between two reports.
     """
@@ -40,7 +41,7 @@ class KafkaDoorSettings:
     in_flight_bytes: int = 64_000_000
     linger_ms: float = 0.0
     session_timeout_s: float = 10.0
-    transaction_timeout_s: float = 30.0
+    transaction_timeout_s: float = 10.0
     backoff_max_s: float = 10.0
     stats_interval_s: float = 1.0
 
