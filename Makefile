@@ -33,8 +33,9 @@ jars: $(STAMP) ## Fetch Apache Kafka and the MQTT broker (nothing if they are th
 demo: jars ## Show the whole mission: make demo ARGS="--vehicles 50"
 	@$(BIN)/python -m motorcade demo $(ARGS)
 
+# Two at a time, whole files, because each of the two has brokers of its own and most tests wait.
 test: lint jars ## Run every check and test: make test ARGS="-k codec"
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 2 --dist loadfile $(ARGS)
 
 lint: $(STAMP) ## Run the checks alone: ruff, mypy, import-linter, docs
 	$(BIN)/ruff check .
