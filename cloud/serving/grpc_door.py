@@ -16,8 +16,7 @@ from cloud.serving import grpc_service, grpc_wire, v2_grpc
 from cloud.serving.asks import RPC, Answer, Outcome, answer_all
 from cloud.serving.batcher import Batcher
 from cloud.serving.client_bounds import BACKLOG, SWEEP_S, ClientBounds
-from cloud.serving.http2 import Http2Connection
-from cloud.serving.http2_frames import Http2Error, Stream
+from cloud.serving.http2 import Http2Connection, Http2Error, Stream
 from cloud.serving.meter import DoorMeter
 from cloud.serving.refusals import OverloadError
 from cloud.serving.repository import RepositoryView

@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from enum import IntEnum
 from urllib.parse import quote_from_bytes
 
-from cloud.serving import hpack
-from cloud.serving.hpack import Headers
+from cloud.serving.http2 import Headers
 from cloud.serving.tensors import malformed
 from schemas.errors import ContractError, MotorcadeError, Reason, TransientError
 
@@ -35,14 +34,13 @@ _STATUS: Mapping[Reason, Status] = {
     Reason.MODEL_INVALID: Status.INTERNAL,
 }
 
-_HEAD: Headers = (
+HEAD: Headers = (
     (b":status", b"200"),
     (b"content-type", b"application/grpc"),
     (b"grpc-accept-encoding", b"identity,gzip"),
 )
-HEAD = hpack.encode(_HEAD)
-TRAILERS_OK = hpack.encode(((b"grpc-status", b"0"),))
-NO_GRPC = hpack.encode(((b":status", b"415"),))
+TRAILERS_OK: Headers = ((b"grpc-status", b"0"),)
+NO_GRPC: Headers = ((b":status", b"415"),)
 
 _UNITS_NS = {
     b"H": 3_600_000_000_000,
@@ -67,15 +65,13 @@ def status_of(error: MotorcadeError) -> Status:
     return Status.RESOURCE_EXHAUSTED if isinstance(error, TransientError) else Status.INTERNAL
 
 
-def refusal(error: MotorcadeError) -> bytes:
-    """The header block of a response that has no message."""
+def refusal(error: MotorcadeError) -> Headers:
+    """The headers of a response that has no message."""
     detail = quote_from_bytes(
         str(error).encode()[:DETAIL_BYTES_MAX], safe=" !\"#$&'()*+,/:;<=>?@[]"
     )
     status = b"%d" % status_of(error)
-    return hpack.encode(
-        (*_HEAD, (b"grpc-status", status), (b"grpc-message", detail.encode("ascii")))
-    )
+    return (*HEAD, (b"grpc-status", status), (b"grpc-message", detail.encode("ascii")))
 
 
 def framed(message: bytes) -> bytes:

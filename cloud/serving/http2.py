@@ -1,47 +1,121 @@
-"""The server's side of an HTTP/2 connection (RFC 9113), as much of it as gRPC needs. No I/O.
+"""The server's side of an HTTP/2 connection for unary calls, by the library h2. No I/O. Hot path.
 
 Bytes go in by `receive`, what has to be sent comes out by `take_output`. A request is handed on
-when it is whole. The general libraries cost several times what a model does for each request; here
-a request of usual shape is two frames taken apart and three put together.
+when it is whole; what the client has no window for waits here.
 
 Bounded: streams, the head and the body of a request, what all bodies hold together (by a budget),
-and resets. A client that breaks the protocol is told so and the connection ends (`Http2Error`).
+streams given up, and frames that further nothing. A client that breaks the protocol is told so and
+the connection ends (`Http2Error`). A client that says goodbye gets no more answers: h2 closes then.
 """
 
-import struct
-from collections.abc import Iterator
-from typing import Protocol
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any, Protocol
+
+from h2.config import H2Configuration
+from h2.connection import H2Connection
+from h2.errors import ErrorCodes
+from h2.events import (
+    ConnectionTerminated,
+    DataReceived,
+    Event,
+    RemoteSettingsChanged,
+    RequestReceived,
+    StreamEnded,
+    StreamReset,
+    WindowUpdated,
+)
+from h2.exceptions import (
+    ProtocolError,
+    StreamClosedError,
+    StreamIDTooLowError,
+    TooManyStreamsError,
+)
+from h2.settings import SettingCodes, Settings
+from hpack import Decoder, Encoder, HeaderTuple, NeverIndexedHeaderTuple
+from hyperframe.frame import GoAwayFrame
 
 from cloud.serving.budget import UNCOUNTED_BYTES, ByteBudget
-from cloud.serving.hpack import LIST_BYTES_MAX, Decoder
-from cloud.serving.http2_frames import (
-    ACK,
-    BLOCK_BYTES_MAX,
-    CONNECTION_WINDOW,
-    END_HEADERS,
-    END_STREAM,
-    FRAME_BYTES_MAX,
-    HEAD_BYTES,
-    PADDED,
-    PREFACE,
-    PRIORITY,
-    RESETS_MAX,
-    SETTING_FRAME_BYTES,
-    SETTING_LIST_BYTES,
-    SETTING_STREAMS_MAX,
-    SETTING_WINDOW,
-    STREAM_WINDOW,
-    STREAMS_MAX,
-    WINDOW_DEFAULT,
-    WINDOW_MAX,
-    BrokenError,
-    ErrorCode,
-    Frame,
-    Http2Error,
-    Stream,
-    unpadded,
+from transport.tracing import Span
+
+Headers = Sequence[tuple[bytes, bytes]]
+
+STREAMS_MAX = 256
+FRAME_BYTES_MAX = 1 << 16
+STREAM_WINDOW = 1 << 20
+CONNECTION_WINDOW = 1 << 22
+LIST_BYTES_MAX = 16 << 10
+"""Of one list of headers, each with 32 bytes on top, as the protocol counts; more is refused."""
+
+RESETS_MAX = 1000
+"""Streams that a client may have given up or refused beyond those that were answered."""
+
+IDLE_FRAMES_MAX = 2000
+"""Frames in a row that neither bring a part of a request nor let a part of an answer go."""
+
+_PART_BYTES = 1 << 14
+"""Taken apart at once: between two parts the bounds are looked at."""
+
+_KNOWN_MAX = 16
+_KNOWN_BYTES_MAX = 1024
+"""Lists of headers that are remembered, and the size of a block."""
+
+_ACKNOWLEDGED_BYTES = 1 << 16
+_WINDOW_DEFAULT = 65_535
+
+_CONFIG = H2Configuration(
+    client_side=False,
+    header_encoding=None,
+    # It takes a fifth of a call. The door looks for a few headers, and takes each as bytes of any
+    # kind.
+    validate_inbound_headers=False,
+    # What is sent is written in this package, in the form that it must have.
+    validate_outbound_headers=False,
+    normalize_outbound_headers=False,
+    # It joins cookies, which no call has.
+    normalize_inbound_headers=False,
 )
-from schemas.errors import ContractError, Reason
+
+_GONE = (StreamClosedError, StreamIDTooLowError, TooManyStreamsError)
+"""The stream ended in the bytes that are being taken, and its event is yet to come.
+
+h2 may have forgotten it already; then, to it, we begin one.
+"""
+
+
+class Http2Error(Exception):
+    """The client broke the protocol or left: send the output, which says so, and close."""
+
+
+@dataclass(slots=True, eq=False)
+class Stream:
+    """One request and its answer.
+
+    Attributes:
+        id: Odd, rising.
+        headers: Of the request.
+        begun_s: When its headers were there, by the owner's clock.
+        body: As far as it is here.
+        ended: Whether the request is whole.
+        counted: Bytes that it holds of the budget.
+        waiting: Rest of an answer that waits for a window.
+        trailers: That follow the answer.
+        received_ns: When the request was whole, by the monotonic clock; 0: not yet.
+        span: Of the request, where it is traced.
+    """
+
+    id: int
+    headers: Headers
+    begun_s: float
+    body: bytearray = field(default_factory=bytearray)
+    ended: bool = False
+    counted: int = 0
+    waiting: memoryview | None = None
+    trailers: Headers = ()
+    received_ns: int = 0
+    span: Span | None = None
 
 
 class Handler(Protocol):
@@ -64,6 +138,68 @@ class Handler(Protocol):
         ...
 
 
+class _Decoder(Decoder):
+    """Remembers what blocks mean: a client that calls again and again sends the same few bytes.
+
+    That holds until a block changes the table.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(LIST_BYTES_MAX)
+        self._known: dict[bytes, list[HeaderTuple]] = {}
+
+    def decode(self, data: bytes, raw: bool = False) -> list[HeaderTuple]:
+        """As hpack's."""
+        known = self._known.get(data)
+        if known is not None:
+            return known
+        newest, shape = self._newest(), self._shape()
+        headers = list(super().decode(data, raw))
+        if self._newest() is not newest or self._shape() != shape:
+            self._known.clear()
+        elif len(data) <= _KNOWN_BYTES_MAX:
+            if len(self._known) >= _KNOWN_MAX:
+                self._known.clear()
+            self._known[data] = headers
+        return headers
+
+    def _newest(self) -> object:
+        """Another object once something was put into the table."""
+        entries = self.header_table.dynamic_entries
+        return entries[0] if entries else None
+
+    def _shape(self) -> tuple[int, int]:
+        return len(self.header_table.dynamic_entries), self.header_table_size
+
+
+class _Encoder(Encoder):
+    """Writes literals that no table keeps.
+
+    So the same headers are the same bytes, and a client that asks for a large table fills none.
+    """
+
+    def encode(self, headers: Any, huffman: bool = True) -> bytes:
+        """As hpack's; what is to be said of the table's size comes first."""
+        return super().encode(()) + _literals(tuple(headers))
+
+
+@lru_cache(_KNOWN_MAX)
+def _literals(headers: Headers) -> bytes:
+    return Encoder().encode([NeverIndexedHeaderTuple(*header) for header in headers])
+
+
+class _Connection(H2Connection):
+    """h2's, with bounds that no setting has."""
+
+    DEFAULT_MAX_HEADER_LIST_SIZE = LIST_BYTES_MAX
+    MAX_CLOSED_STREAMS = 1024  # Remembered, to tell late frames from wrong ones.
+
+    def __init__(self) -> None:
+        super().__init__(_CONFIG)
+        self.decoder = _Decoder()
+        self.encoder = _Encoder()
+
+
 class Http2Connection:
     """A connection. Not for use by two threads at once.
 
@@ -75,39 +211,42 @@ class Http2Connection:
     def __init__(self, handler: Handler, budget: ByteBudget) -> None:
         self._handler = handler
         self._budget = budget
-        self._decoder = Decoder()
+        self._h2 = _Connection()
         self._streams: dict[int, Stream] = {}
-        self._rest = b""
-        self._preface = PREFACE
-        self._out = bytearray()
+        self._out = b""
         self._last_id = 0
-        self._window = WINDOW_DEFAULT
-        self._stream_window = WINDOW_DEFAULT
-        self._frame_bytes = 16_384
         self._unacknowledged = 0
-        self._block: tuple[int, int, bytearray] | None = None
+        self._idle_frames = 0
         self._resets = 0
         self._answered = 0
         self._leaving = False
+        self._is_open = False
 
     def open(self) -> None:
         """Have the settings sent."""
-        settings = b"".join(
-            struct.pack(">HI", number, value)
-            for number, value in (
-                (SETTING_STREAMS_MAX, STREAMS_MAX),
-                (SETTING_WINDOW, STREAM_WINDOW),
-                (SETTING_FRAME_BYTES, FRAME_BYTES_MAX),
-                (SETTING_LIST_BYTES, LIST_BYTES_MAX),
-            )
+        # What stands in the first settings holds at once, though the client cannot know it yet;
+        # until it does, streams that are too many are refused one by one.
+        self._h2.local_settings = Settings(
+            client=False,
+            initial_values={
+                SettingCodes.MAX_CONCURRENT_STREAMS: 2 * STREAMS_MAX,
+                SettingCodes.MAX_HEADER_LIST_SIZE: LIST_BYTES_MAX,
+            },
         )
-        self._send(Frame.SETTINGS, 0, 0, settings)
-        self._send_window(0, CONNECTION_WINDOW - WINDOW_DEFAULT)
+        self._h2.initiate_connection()
+        self._h2.update_settings(
+            {
+                SettingCodes.MAX_CONCURRENT_STREAMS: STREAMS_MAX,
+                SettingCodes.INITIAL_WINDOW_SIZE: STREAM_WINDOW,
+                SettingCodes.MAX_FRAME_SIZE: FRAME_BYTES_MAX,
+            }
+        )
+        self._h2.increment_flow_control_window(CONNECTION_WINDOW - _WINDOW_DEFAULT)
 
     @property
     def is_open(self) -> bool:
         """Whether the client said that it speaks HTTP/2."""
-        return not self._preface
+        return self._is_open
 
     @property
     def streams(self) -> Iterator[Stream]:
@@ -121,50 +260,46 @@ class Http2Connection:
 
     def take_output(self) -> bytes:
         """What has to be sent now."""
-        out = bytes(self._out)
-        self._out.clear()
-        return out
+        out, self._out = self._out, b""
+        return out + self._h2.data_to_send()
 
     def receive(self, data: bytes) -> None:
         """Take what the client sent.
 
         Raises:
-            Http2Error: Send the output and close.
+            Http2Error: Send the output and close. No stream is left.
         """
         try:
-            self._receive(self._rest + data if self._rest else data)
-        except BrokenError as error:
-            self._send_goaway(error.code, str(error))
-            raise Http2Error(str(error)) from None
-        except ContractError as error:
-            oversized = error.reason is Reason.OVERSIZED
-            code = ErrorCode.ENHANCE_YOUR_CALM if oversized else ErrorCode.COMPRESSION_ERROR
-            self._send_goaway(code, error.detail)
-            raise Http2Error(str(error)) from None
+            for at in range(0, len(data), _PART_BYTES):
+                self._take(self._h2.receive_data(data[at : at + _PART_BYTES]))
+        except ProtocolError as error:
+            self.drop()
+            raise Http2Error(f"{type(error).__name__}: {error}") from error
+        except Http2Error:
+            self.drop()
+            raise
 
-    def respond(self, stream: Stream, head: bytes, body: bytes, trailers: bytes) -> None:
+    def respond(self, stream: Stream, head: Headers, body: bytes, trailers: Headers) -> None:
         """Answer a stream; one that the client gave up is passed over.
 
         Args:
             stream: As it was handed on.
-            head: Header block.
+            head: Of the answer.
             body: Of any size; what the client has no window for waits in memory.
-            trailers: Header block.
+            trailers: That end it.
         """
         if self._streams.get(stream.id) is not stream or stream.waiting is not None:
             return
-        self._send(Frame.HEADERS, END_HEADERS, stream.id, head)
-        size = len(body)
-        if size <= self._window and size <= stream.window and size <= self._frame_bytes:
-            self._window -= size
-            self._send(Frame.DATA, 0, stream.id, body)
-            self._finish(stream, trailers)
+        try:
+            self._h2.send_headers(stream.id, head)
+        except _GONE:
+            self._forget(stream)
             return
         stream.waiting = memoryview(body)
         stream.trailers = trailers
         self._pump(stream)
 
-    def refuse(self, stream: Stream, head: bytes) -> None:
+    def refuse(self, stream: Stream, head: Headers) -> None:
         """Answer a stream with headers alone."""
         if self._streams.get(stream.id) is stream and stream.waiting is None:
             self._finish(stream, head)
@@ -173,7 +308,9 @@ class Http2Connection:
         """Tell the client to send no more requests here; those under way are answered."""
         if not self._leaving:
             self._leaving = True
-            self._send_goaway(ErrorCode.NO_ERROR, "")
+            # By h2 it would be the last frame of the connection.
+            goodbye = GoAwayFrame(last_stream_id=self._last_id, error_code=ErrorCodes.NO_ERROR)
+            self._out += self._h2.data_to_send() + goodbye.serialize()
 
     def drop(self) -> None:
         """Forget all streams: the connection is gone."""
@@ -182,119 +319,60 @@ class Http2Connection:
 
     # Receiving
 
-    def _receive(self, data: bytes) -> None:
-        at = 0
-        if self._preface:
-            at = min(len(data), len(self._preface))
-            if data[:at] != self._preface[:at]:
-                raise BrokenError(ErrorCode.PROTOCOL_ERROR, "no HTTP/2")
-            self._preface = self._preface[at:]
-        end = len(data)
-        while end - at >= HEAD_BYTES:
-            size = data[at] << 16 | data[at + 1] << 8 | data[at + 2]
-            if size > FRAME_BYTES_MAX:
-                raise BrokenError(ErrorCode.FRAME_SIZE_ERROR, f"a frame of {size} bytes")
-            start = at + HEAD_BYTES
-            if start + size > end:
-                break
-            number = int.from_bytes(data[at + 5 : start], "big") & WINDOW_MAX
-            self._take(data[at + 3], data[at + 4], number, data[start : start + size])
-            at = start + size
-        self._rest = data[at:]
-
-    def _take(self, kind: int, flags: int, number: int, payload: bytes) -> None:
-        if self._block is not None and (kind != Frame.CONTINUATION or number != self._block[0]):
-            raise BrokenError(ErrorCode.PROTOCOL_ERROR, "headers that were not ended")
-        if kind == Frame.DATA:
-            self._take_data(flags, number, payload)
-        elif kind == Frame.HEADERS:
-            self._take_headers(flags, number, payload)
-        elif kind == Frame.WINDOW_UPDATE:
-            self._take_window(number, payload)
-        elif kind == Frame.PING:
-            self._take_ping(flags, number, payload)
-        elif kind == Frame.SETTINGS:
-            self._take_settings(flags, number, payload)
-        elif kind == Frame.RST_STREAM:
-            self._take_reset(number, payload)
-        elif kind == Frame.CONTINUATION:
-            self._take_continuation(flags, payload)
-        elif kind == Frame.PUSH_PROMISE:
-            raise BrokenError(ErrorCode.PROTOCOL_ERROR, "a client that pushes")
-        elif kind == Frame.GOAWAY:
-            self._leaving = True
-
-    def _take_headers(self, flags: int, number: int, payload: bytes) -> None:
-        if flags & (PADDED | PRIORITY):
-            payload = unpadded(flags, payload)[5 if flags & PRIORITY else 0 :]
-        if flags & END_HEADERS:
-            self._begin(number, flags, payload)
-        else:
-            self._block = (number, flags, bytearray(payload))
-
-    def _take_continuation(self, flags: int, payload: bytes) -> None:
-        if self._block is None:
-            raise BrokenError(ErrorCode.PROTOCOL_ERROR, "a continuation of nothing")
-        number, first_flags, block = self._block
-        block += payload
-        if len(block) > BLOCK_BYTES_MAX:
-            raise BrokenError(ErrorCode.ENHANCE_YOUR_CALM, "headers that are too large")
-        if flags & END_HEADERS:
-            self._block = None
-            self._begin(number, first_flags, bytes(block))
-
-    def _begin(self, number: int, flags: int, block: bytes) -> None:
-        headers = self._decoder.decode(block)
-        known = self._streams.get(number)
-        if known is not None:
-            self._end_with_trailers(known, flags)
+    def _take(self, events: list[Event]) -> None:
+        """Raises Http2Error."""
+        if not events:
             return
-        if not number & 1 or number <= self._last_id:
-            raise BrokenError(ErrorCode.PROTOCOL_ERROR, f"stream {number} cannot begin")
+        self._is_open = True
+        self._idle_frames += len(events)
+        if isinstance(events[-1], ConnectionTerminated):  # Nothing may follow it.
+            raise Http2Error("the client said goodbye")
+        for event in events:
+            if isinstance(event, RequestReceived):
+                self._begin(event.stream_id, event.headers)
+            elif isinstance(event, DataReceived):
+                self._grow(event)
+            elif isinstance(event, StreamEnded):
+                self._end(event.stream_id)
+            elif isinstance(event, StreamReset):
+                self._reset(event.stream_id)
+            elif isinstance(event, (WindowUpdated, RemoteSettingsChanged)):
+                self._pump_all()
+        if self._idle_frames > IDLE_FRAMES_MAX or self._resets > RESETS_MAX + self._answered:
+            self._h2.close_connection(ErrorCodes.ENHANCE_YOUR_CALM)
+            raise Http2Error("too many frames that further nothing, or streams given up")
+
+    def _begin(self, number: int, headers: Headers) -> None:
         self._last_id = number
         if self._leaving or len(self._streams) >= STREAMS_MAX:
-            self._send_reset(number, ErrorCode.REFUSED_STREAM)
+            self._resets += 1
+            with suppress(*_GONE):
+                self._h2.reset_stream(number, ErrorCodes.REFUSED_STREAM)
             return
-        stream = Stream(number, headers, self._stream_window, self._handler.now_s())
-        self._streams[number] = stream
-        if flags & END_STREAM:
-            stream.ended = True
-            self._handler.complete(stream)
+        self._streams[number] = Stream(number, headers, self._handler.now_s())
 
-    def _end_with_trailers(self, stream: Stream, flags: int) -> None:
-        if stream.ended or not flags & END_STREAM:
-            raise BrokenError(ErrorCode.PROTOCOL_ERROR, f"headers within stream {stream.id}")
-        stream.ended = True
-        self._handler.complete(stream)
-
-    def _take_data(self, flags: int, number: int, payload: bytes) -> None:
-        size = len(payload)
-        self._unacknowledged += size
-        if self._unacknowledged >= CONNECTION_WINDOW // 2:
-            self._send_window(0, self._unacknowledged)
-            self._unacknowledged = 0
-        stream = self._streams.get(number)
+    def _grow(self, event: DataReceived) -> None:
+        is_last = event.stream_ended is not None
+        self._acknowledge(event.stream_id, event.flow_controlled_length, at_once=not is_last)
+        stream = self._streams.get(event.stream_id)
         if stream is None:
-            if number > self._last_id or not number:
-                raise BrokenError(ErrorCode.PROTOCOL_ERROR, f"data of stream {number}")
-            return  # It was refused or given up; this was under way.
-        if stream.ended:
-            raise BrokenError(ErrorCode.STREAM_CLOSED, f"data behind stream {number}")
-        stream.body += unpadded(flags, payload) if flags & PADDED else payload
+            return  # It was refused; this was under way.
+        if event.data:
+            self._idle_frames = 0
+            stream.body += event.data
         if len(stream.body) > UNCOUNTED_BYTES and not self._count(stream):
             self._handler.no_room(stream)
-        elif flags & END_STREAM:
-            stream.ended = True
-            self._handler.complete(stream)
-        else:
-            self._open_window(stream, size)
+        elif not is_last:
             self._handler.grew(stream)
 
-    def _open_window(self, stream: Stream, size: int) -> None:
-        stream.unacknowledged += size
-        if stream.unacknowledged >= STREAM_WINDOW // 2:
-            self._send_window(stream.id, stream.unacknowledged)
-            stream.unacknowledged = 0
+    def _acknowledge(self, number: int, size: int, *, at_once: bool) -> None:
+        """Open the windows again; for requests that come whole, once for many of them."""
+        self._unacknowledged += size
+        if at_once or self._unacknowledged >= _ACKNOWLEDGED_BYTES:
+            # What is of other streams counts for the connection; h2 opens the stream's own window
+            # no further than it was.
+            self._h2.acknowledge_received_data(self._unacknowledged, number)
+            self._unacknowledged = 0
 
     def _count(self, stream: Stream) -> bool:
         more = len(stream.body) - UNCOUNTED_BYTES - stream.counted
@@ -303,104 +381,54 @@ class Http2Connection:
         stream.counted += more
         return True
 
-    def _take_window(self, number: int, payload: bytes) -> None:
-        if len(payload) != 4:
-            raise BrokenError(ErrorCode.FRAME_SIZE_ERROR, "a window update")
-        more = int.from_bytes(payload, "big") & WINDOW_MAX
-        if not number:
-            self._window += more
-            if self._window > WINDOW_MAX:
-                raise BrokenError(ErrorCode.FLOW_CONTROL_ERROR, "a window too large")
-            for stream in [s for s in self._streams.values() if s.waiting is not None]:
-                self._pump(stream)
-            return
-        stream_or_none = self._streams.get(number)
-        if stream_or_none is not None:
-            stream_or_none.window += more
-            if stream_or_none.window > WINDOW_MAX:
-                raise BrokenError(ErrorCode.FLOW_CONTROL_ERROR, "a window too large")
-            self._pump(stream_or_none)
+    def _end(self, number: int) -> None:
+        stream = self._streams.get(number)
+        if stream is not None:
+            self._idle_frames = 0
+            stream.ended = True
+            self._handler.complete(stream)
 
-    def _take_ping(self, flags: int, number: int, payload: bytes) -> None:
-        if number or len(payload) != 8:
-            raise BrokenError(ErrorCode.FRAME_SIZE_ERROR, "a ping")
-        if not flags & ACK:
-            self._send(Frame.PING, ACK, 0, payload)
-
-    def _take_settings(self, flags: int, number: int, payload: bytes) -> None:
-        if number or len(payload) % 6 or (flags & ACK and payload):
-            raise BrokenError(ErrorCode.FRAME_SIZE_ERROR, "settings")
-        if flags & ACK:
-            return
-        for setting, value in struct.iter_unpack(">HI", payload):
-            if setting == SETTING_WINDOW:
-                self._resize_windows(value)
-            elif setting == SETTING_FRAME_BYTES:
-                if not 1 << 14 <= value < 1 << 24:
-                    raise BrokenError(ErrorCode.PROTOCOL_ERROR, f"frames of {value} bytes")
-                self._frame_bytes = value
-        self._send(Frame.SETTINGS, ACK, 0, b"")
-
-    def _resize_windows(self, size: int) -> None:
-        if size > WINDOW_MAX:
-            raise BrokenError(ErrorCode.FLOW_CONTROL_ERROR, "a window too large")
-        more, self._stream_window = size - self._stream_window, size
-        for stream in self.streams:
-            stream.window += more
-            self._pump(stream)
-
-    def _take_reset(self, number: int, payload: bytes) -> None:
-        if len(payload) != 4 or not 0 < number <= self._last_id:
-            raise BrokenError(ErrorCode.PROTOCOL_ERROR, f"a reset of stream {number}")
+    def _reset(self, number: int) -> None:
+        """The client gave a stream up, or made h2 do so."""
         self._resets += 1
-        if self._resets > RESETS_MAX + self._answered:
-            raise BrokenError(ErrorCode.ENHANCE_YOUR_CALM, "too many streams given up")
         stream = self._streams.get(number)
         if stream is not None:
             self._forget(stream)
 
     # Sending
 
+    def _pump_all(self) -> None:
+        for stream in self.streams:
+            if stream.waiting is not None:
+                self._pump(stream)
+
     def _pump(self, stream: Stream) -> None:
         """Send as much of a waiting answer as the windows allow."""
-        waiting = stream.waiting
-        if waiting is None:
+        assert stream.waiting is not None
+        try:
+            while stream.waiting:
+                window = self._h2.local_flow_control_window(stream.id)
+                size = min(len(stream.waiting), window, self._h2.max_outbound_frame_size)
+                if size <= 0:
+                    return
+                self._h2.send_data(stream.id, stream.waiting[:size])
+                self._idle_frames = 0
+                stream.waiting = stream.waiting[size:]
+        except _GONE:
+            self._forget(stream)
             return
-        while len(waiting):
-            size = min(len(waiting), self._window, stream.window, self._frame_bytes)
-            if size <= 0:
-                stream.waiting = waiting
-                return
-            self._send(Frame.DATA, 0, stream.id, bytes(waiting[:size]))
-            self._window -= size
-            stream.window -= size
-            waiting = waiting[size:]
         self._finish(stream, stream.trailers)
 
-    def _finish(self, stream: Stream, block: bytes) -> None:
+    def _finish(self, stream: Stream, headers: Headers) -> None:
         """End the server's side; a client that still sends is told to stop."""
-        self._send(Frame.HEADERS, END_HEADERS | END_STREAM, stream.id, block)
-        if not stream.ended:
-            self._send_reset(stream.id, ErrorCode.NO_ERROR)
-        self._answered += 1
         self._forget(stream)
+        with suppress(*_GONE):
+            self._h2.send_headers(stream.id, headers, end_stream=True)
+            self._answered += 1
+            if not stream.ended:
+                self._h2.reset_stream(stream.id, ErrorCodes.NO_ERROR)
 
     def _forget(self, stream: Stream) -> None:
         del self._streams[stream.id]
         self._budget.give(stream.counted)
         stream.counted = 0
-
-    def _send(self, kind: int, flags: int, number: int, payload: bytes) -> None:
-        size = len(payload)
-        self._out += struct.pack(">BHBBI", size >> 16, size & 0xFFFF, kind, flags, number)
-        self._out += payload
-
-    def _send_window(self, number: int, more: int) -> None:
-        self._send(Frame.WINDOW_UPDATE, 0, number, struct.pack(">I", more))
-
-    def _send_reset(self, number: int, code: ErrorCode) -> None:
-        self._send(Frame.RST_STREAM, 0, number, struct.pack(">I", code))
-
-    def _send_goaway(self, code: ErrorCode, detail: str) -> None:
-        last = struct.pack(">II", self._last_id, code)
-        self._send(Frame.GOAWAY, 0, 0, last + detail.encode())

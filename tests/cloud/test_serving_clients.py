@@ -15,11 +15,11 @@ from serving_models import catalog_of, release, rows
 from serving_server import PATIENCE_S, RunningServer, body_of, output, running
 
 from cloud.bench_wire import GrpcWire
-from cloud.serving.http2_frames import PREFACE
 from schemas import inference_v2 as v2
 from scoring.scorer import BatchScorer
 
 INFER = "/v2/models/anomaly/infer"
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 MB = 1_000_000
 
 
