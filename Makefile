@@ -11,7 +11,7 @@ UV ?= uv
 
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.motorcade-installed
-EXTRAS := simulator edge cloud tracing stack
+EXTRAS := simulator edge cloud tracing stack bench
 
 .DEFAULT_GOAL := help
 .PHONY: help venv jars demo test lint format lock lock-jars docs clean
@@ -35,7 +35,8 @@ demo: jars ## Show the whole mission: make demo ARGS="--vehicles 50"
 
 # Two at a time, whole files, because each of the two has brokers of its own and most tests wait.
 test: lint jars ## Run every check and test: make test ARGS="-k codec"
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 2 --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 2 --dist loadfile \
+		--no-loadscope-reorder $(ARGS)
 
 lint: $(STAMP) ## Run the checks alone: ruff, mypy, import-linter, docs
 	$(BIN)/ruff check .

