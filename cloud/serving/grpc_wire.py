@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from enum import IntEnum
 from urllib.parse import quote_from_bytes
 
-from cloud.serving.http2 import Headers
+from cloud.serving.header_lists import Headers
 from cloud.serving.tensors import malformed
 from schemas.errors import ContractError, MotorcadeError, Reason, TransientError
 

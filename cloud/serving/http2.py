@@ -8,11 +8,10 @@ streams given up, and frames that further nothing. A client that breaks the prot
 the connection ends (`Http2Error`). A client that says goodbye gets no more answers: h2 closes then.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import lru_cache
-from typing import Any, Protocol
+from typing import Protocol
 
 from h2.config import H2Configuration
 from h2.connection import H2Connection
@@ -34,20 +33,21 @@ from h2.exceptions import (
     TooManyStreamsError,
 )
 from h2.settings import SettingCodes, Settings
-from hpack import Decoder, Encoder, HeaderTuple, NeverIndexedHeaderTuple
 from hyperframe.frame import GoAwayFrame
 
 from cloud.serving.budget import UNCOUNTED_BYTES, ByteBudget
+from cloud.serving.header_lists import (
+    LIST_BYTES_MAX,
+    Headers,
+    LiteralEncoder,
+    RememberingDecoder,
+)
 from transport.tracing import Span
-
-Headers = Sequence[tuple[bytes, bytes]]
 
 STREAMS_MAX = 256
 FRAME_BYTES_MAX = 1 << 16
 STREAM_WINDOW = 1 << 20
 CONNECTION_WINDOW = 1 << 22
-LIST_BYTES_MAX = 16 << 10
-"""Of one list of headers, each with 32 bytes on top, as the protocol counts; more is refused."""
 
 RESETS_MAX = 1000
 """Streams that a client may have given up or refused beyond those that were answered."""
@@ -57,10 +57,6 @@ IDLE_FRAMES_MAX = 2000
 
 _PART_BYTES = 1 << 14
 """Taken apart at once: between two parts the bounds are looked at."""
-
-_KNOWN_MAX = 16
-_KNOWN_BYTES_MAX = 1024
-"""Lists of headers that are remembered, and the size of a block."""
 
 _ACKNOWLEDGED_BYTES = 1 << 16
 _WINDOW_DEFAULT = 65_535
@@ -138,56 +134,6 @@ class Handler(Protocol):
         ...
 
 
-class _Decoder(Decoder):
-    """Remembers what blocks mean: a client that calls again and again sends the same few bytes.
-
-    That holds until a block changes the table.
-    """
-
-    def __init__(self) -> None:
-        super().__init__(LIST_BYTES_MAX)
-        self._known: dict[bytes, list[HeaderTuple]] = {}
-
-    def decode(self, data: bytes, raw: bool = False) -> list[HeaderTuple]:
-        """As hpack's."""
-        known = self._known.get(data)
-        if known is not None:
-            return known
-        newest, shape = self._newest(), self._shape()
-        headers = list(super().decode(data, raw))
-        if self._newest() is not newest or self._shape() != shape:
-            self._known.clear()
-        elif len(data) <= _KNOWN_BYTES_MAX:
-            if len(self._known) >= _KNOWN_MAX:
-                self._known.clear()
-            self._known[data] = headers
-        return headers
-
-    def _newest(self) -> object:
-        """Another object once something was put into the table."""
-        entries = self.header_table.dynamic_entries
-        return entries[0] if entries else None
-
-    def _shape(self) -> tuple[int, int]:
-        return len(self.header_table.dynamic_entries), self.header_table_size
-
-
-class _Encoder(Encoder):
-    """Writes literals that no table keeps.
-
-    So the same headers are the same bytes, and a client that asks for a large table fills none.
-    """
-
-    def encode(self, headers: Any, huffman: bool = True) -> bytes:
-        """As hpack's; what is to be said of the table's size comes first."""
-        return super().encode(()) + _literals(tuple(headers))
-
-
-@lru_cache(_KNOWN_MAX)
-def _literals(headers: Headers) -> bytes:
-    return Encoder().encode([NeverIndexedHeaderTuple(*header) for header in headers])
-
-
 class _Connection(H2Connection):
     """h2's, with bounds that no setting has."""
 
@@ -196,8 +142,8 @@ class _Connection(H2Connection):
 
     def __init__(self) -> None:
         super().__init__(_CONFIG)
-        self.decoder = _Decoder()
-        self.encoder = _Encoder()
+        self.decoder = RememberingDecoder()
+        self.encoder = LiteralEncoder()
 
 
 class Http2Connection:
@@ -408,12 +354,12 @@ class Http2Connection:
         try:
             while stream.waiting:
                 window = self._h2.local_flow_control_window(stream.id)
-                size = min(len(stream.waiting), window, self._h2.max_outbound_frame_size)
-                if size <= 0:
+                room = min(window, self._h2.max_outbound_frame_size)
+                if room <= 0:
                     return
-                self._h2.send_data(stream.id, stream.waiting[:size])
+                self._h2.send_data(stream.id, stream.waiting[:room])
                 self._idle_frames = 0
-                stream.waiting = stream.waiting[size:]
+                stream.waiting = stream.waiting[room:]
         except _GONE:
             self._forget(stream)
             return
@@ -422,13 +368,16 @@ class Http2Connection:
     def _finish(self, stream: Stream, headers: Headers) -> None:
         """End the server's side; a client that still sends is told to stop."""
         self._forget(stream)
-        with suppress(*_GONE):
+        try:
             self._h2.send_headers(stream.id, headers, end_stream=True)
             self._answered += 1
             if not stream.ended:
                 self._h2.reset_stream(stream.id, ErrorCodes.NO_ERROR)
+        except _GONE:
+            return
 
     def _forget(self, stream: Stream) -> None:
         del self._streams[stream.id]
-        self._budget.give(stream.counted)
-        stream.counted = 0
+        if stream.counted:
+            self._budget.give(stream.counted)
+            stream.counted = 0

@@ -12,13 +12,12 @@ from hypothesis import strategies as st
 
 from cloud.bench_wire import GrpcWire
 from cloud.serving.budget import ByteBudget
+from cloud.serving.header_lists import LIST_BYTES_MAX, Headers
 from cloud.serving.http2 import (
     CONNECTION_WINDOW,
     IDLE_FRAMES_MAX,
-    LIST_BYTES_MAX,
     RESETS_MAX,
     STREAMS_MAX,
-    Headers,
     Http2Connection,
     Http2Error,
     Stream,
