@@ -89,6 +89,7 @@ _COMMANDS_OF_EXTRA = {
     "cloud": "train, score, watch, topics, bench, demo",
     "stack": "stack, bench, demo",
     "tracing": "traces of any of them",
+    "bench": "the chart of `motorcade bench deployments`",
 }
 # Either of these runs a model; which one is there depends on the Python.
 _RUNTIMES = frozenset({"tflite_runtime", "ai_edge_litert"})
