@@ -5,7 +5,6 @@ Hot path: `Tally` costs a few array operations a poll; features are looked at in
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from schemas.errors import ContractError, Reason
 from scoring.bundle import Bundle
 from scoring.reference import FeatureCounter
 from scoring.sketch import SCORE_BINS, TIME_BINS, Counts, LogBins, added
+from scoring.traffic import epoch_ms
 
 SAMPLE_ROWS_PER_S = 500
 """Rows of an arm whose features are counted, on the mean."""
@@ -172,7 +172,7 @@ class ArmWindow:
         }
         features = {each["name"]: _feature_counts(each) for each in record["features"]}
         counts = ArmCounts(**counted, features=features)
-        start_ms, end_ms = _epoch_ms(record["window_start"]), _epoch_ms(record["window_end"])
+        start_ms, end_ms = epoch_ms(record["window_start"]), epoch_ms(record["window_end"])
         if end_ms < start_ms:
             raise ContractError(Reason.MALFORMED, f"a window from {start_ms} to {end_ms}")
         return ArmWindow(key, start_ms, end_ms, counts)
@@ -319,10 +319,3 @@ def _counts(values: Sequence[int]) -> Counts:
     if (counts < 0).any():
         raise ContractError(Reason.MALFORMED, "a count below zero")
     return counts
-
-
-def _epoch_ms(time: Any) -> int:
-    """Avro readers give timestamps as datetime or as milliseconds."""
-    if isinstance(time, datetime):
-        return round((time - datetime.fromtimestamp(0, UTC)).total_seconds() * 1000)
-    return int(time)
