@@ -16,10 +16,14 @@ from schemas.records import (
 from schemas.topics import (
     ALERTS,
     ALERTS_STATE,
+    CLOCKS,
     DEAD_LETTERS,
+    EDGE_SCORES,
+    GAPS,
     GATEWAY_POSITIONS,
     GATEWAY_STATUS,
     LABELS,
+    MODEL_EVENTS,
     TELEMETRY,
     Topic,
     alert_state_key,
@@ -38,12 +42,20 @@ WRITTEN_TOPICS: tuple[Topic, ...] = (
     DEAD_LETTERS,
     GATEWAY_POSITIONS,
     GATEWAY_STATUS,
+    GAPS,
+    CLOCKS,
+    EDGE_SCORES,
+    MODEL_EVENTS,
 )
 
 TOPIC_OF_KIND: Mapping[str, Topic] = {
     Kind.ALERT: ALERTS,
     Kind.DEAD_LETTER: DEAD_LETTERS,
     Kind.LABEL: LABELS,
+    Kind.GAP: GAPS,
+    Kind.CLOCK: CLOCKS,
+    Kind.EVENT: MODEL_EVENTS,
+    Kind.SCORE: EDGE_SCORES,
 }
 
 

@@ -17,6 +17,10 @@ class Kind(StrEnum):
     ALERT = "alert"
     DEAD_LETTER = "dead-letter"
     LABEL = "label"
+    GAP = "gap"
+    CLOCK = "clock"
+    EVENT = "event"
+    SCORE = "score"
 
 
 class Telemetry(NamedTuple):

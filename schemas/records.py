@@ -41,6 +41,8 @@ NAMES = (
     "ModelResponse",
     "ModelStats",
     "ModelEvent",
+    "GatewayGap",
+    "VehicleClock",
 )
 
 Record = dict[str, Any]

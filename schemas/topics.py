@@ -64,6 +64,23 @@ GATEWAY_STATUS = Topic("gateway.status", "GatewayStatus", 1, False, "Heartbeats 
 GATEWAY_POSITIONS = Topic(
     "gateway.positions", "GatewayPosition", 1, True, "How far spools are forwarded"
 )
+GAPS = Topic(
+    "vehicle.gaps", "GatewayGap", VEHICLE_PARTITIONS, False, "What gateways had to give up"
+)
+CLOCKS = Topic(
+    "vehicle.clocks",
+    "VehicleClock",
+    VEHICLE_PARTITIONS,
+    True,
+    "True times of boots that began without a clock",
+)
+EDGE_SCORES = Topic(
+    "vehicle.scores.edge",
+    "ScoreBatch",
+    VEHICLE_PARTITIONS,
+    False,
+    "A sample of the gateways' scores, to compare with the cloud's",
+)
 DEAD_LETTERS = Topic("dead-letters", "DeadLetter", 1, False, "What could not be processed")
 
 TOPICS: tuple[Topic, ...] = (
@@ -84,6 +101,9 @@ TOPICS: tuple[Topic, ...] = (
     SHADOW_ALERTS_STATE,
     GATEWAY_STATUS,
     GATEWAY_POSITIONS,
+    GAPS,
+    CLOCKS,
+    EDGE_SCORES,
     DEAD_LETTERS,
 )
 
@@ -128,3 +148,8 @@ def mqtt_alert(fleet: str, vehicle_id: str, code: str) -> str:
 def mqtt_link_state(fleet: str, vehicle_id: str) -> str:
     """Retained `online`, or `offline` as will."""
     return f"{MQTT_ROOT}/{fleet}/{vehicle_id}/state/link"
+
+
+def mqtt_health(fleet: str, component_id: str) -> str:
+    """Gateway to all who watch: GatewayStatus, QoS 1, retained."""
+    return f"{MQTT_ROOT}/{fleet}/{component_id}/state/health"

@@ -5,6 +5,7 @@ each release that changes a schema and never edited. A writer is known by its fi
 MQTT and by its registry id on Kafka.
 """
 
+import io
 import json
 from dataclasses import dataclass
 from functools import cache
@@ -13,8 +14,9 @@ from typing import Any
 
 import fastavro
 
-from schemas.records import fingerprint_of, schema_json
-from schemas.strict import Step, walker
+from schemas.errors import ContractError
+from schemas.records import Record, decode_body, fingerprint_of, parsed_schema, schema_json
+from schemas.strict import Step, check_body, walker
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +72,38 @@ def versions_by_fingerprint() -> dict[bytes, str | None]:
         fingerprint_of(released_json(version, "TelemetryBatch")): version for version in versions()
     }
     return known | {fingerprint_of(schema_json("TelemetryBatch")): None}
+
+
+def decode_any_version(name: str, body: bytes) -> Record:
+    """A record of this version or an earlier one; what an earlier one lacked has its default.
+
+    Fields are only ever added at the end, and every byte must be used, so a body fits one alone.
+
+    Raises:
+        ContractError: It fits none; the error is that of the current version.
+    """
+    try:
+        return decode_body(name, body)
+    except ContractError:
+        for version in reversed(versions()):
+            record = _decode_released(version, name, body)
+            if record is not None:
+                return record
+        raise
+
+
+def _decode_released(version: str, name: str, body: bytes) -> Record | None:
+    """None where it is no record of that version."""
+    try:
+        text = released_json(version, name)
+        check_body(walker(text), body)
+    except (FileNotFoundError, ContractError):
+        return None
+    stream = io.BytesIO(body)
+    record = fastavro.schemaless_reader(
+        stream, fastavro.parse_schema(json.loads(text)), parsed_schema(name)
+    )
+    return record if isinstance(record, dict) and stream.tell() == len(body) else None
 
 
 def without_logical_types(node: Any) -> Any:

@@ -1,7 +1,8 @@
 """What a model needs to know about its input, its decision and its origin: the manifest.
 
-The manifest is JSON that travels beside the TFLite bytes: `format` 2 with a reference of the
-training data, `format` 1 without, as older readers know it. It is read strictly: a key too many,
+The manifest is JSON that travels beside the TFLite bytes. `format` 3 says everything; what needs
+no window, bounds or signature is written as `format` 2 with a reference of the training data, or
+`format` 1 without, as older readers know it. It is read strictly: a key too many,
 a key too few, a wrong type, an unknown signal, a wrong unit or a scale that is not finite and
 above zero is a ContractError, because a model fed with the wrong numbers does not fail, it gives
 wrong answers.
@@ -11,11 +12,13 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from schemas.errors import ContractError, Reason
+from scoring.bounds import Bounds
 from scoring.reference import Reference
+from scoring.signature import Signature
 from scoring.specs import BUCKET_S, WINDOW_S_MAX, FeatureKind, FeatureSpec
 from scoring.strict import Fields
 
@@ -23,7 +26,10 @@ __all__ = [
     "BUCKET_S",
     "FORMAT",
     "FORMAT_WITHOUT_REFERENCE",
+    "FORMAT_WITH_REFERENCE",
+    "WINDOW_MAX",
     "WINDOW_S_MAX",
+    "Bounds",
     "FeatureKind",
     "FeatureSpec",
     "Manifest",
@@ -31,10 +37,18 @@ __all__ = [
     "PolicySettings",
     "Provenance",
     "Reference",
+    "Signature",
 ]
 
-FORMAT = 2
+FORMAT = 3
+FORMAT_WITH_REFERENCE = 2
 FORMAT_WITHOUT_REFERENCE = 1
+SIGNED_PREFIX = b"motorcade-release-1\n"
+"""Before the manifest in what is signed, so that a signature means nothing elsewhere."""
+
+WINDOW_MAX = 128
+"""Readings in a window at most."""
+
 FEATURES_MAX = 512
 MANIFEST_BYTES_MAX = 1_000_000
 OFFSET_RANGES_MAX = 10_000
@@ -150,11 +164,14 @@ class Manifest:
         model_sha256: Of the TFLite bytes, 64 hex digits.
         error_scale: Typical error of reproduction of each feature, in standard deviations of
             training; a feature's error is divided by it. F, finite, >= 1e-6. Empty: all 1.
-        window: Readings that the model is shown at once. Only 1 (a point model) is supported.
+        window: Readings of a vehicle that the model is shown at once, 1..`WINDOW_MAX`; 1 is a
+            point model, whose input has shape (B, F), others' have (B, window, F).
         policy: When alerts open and close.
         provenance: Where the model comes from.
         units: Unit of each feature. F. Empty: filled in; otherwise must be the feature's own.
         reference: What the training data looked like; None: nothing to compare with.
+        bounds: Limits under which a gateway keeps the model; None: it has none of its own.
+        signature: Who vouches for all this; None: nobody.
 
     Raises:
         ContractError: MODEL_FEATURES or MODEL_INVALID; the detail names the value at fault.
@@ -174,6 +191,8 @@ class Manifest:
     provenance: Provenance = field(default_factory=Provenance)
     units: tuple[str, ...] = ()
     reference: Reference | None = None
+    bounds: Bounds | None = None
+    signature: Signature | None = None
 
     def __post_init__(self) -> None:
         self._check_identity()
@@ -195,8 +214,10 @@ class Manifest:
                 raise ContractError(Reason.MODEL_INVALID, f"{what} {text!r} is not a plain name")
         if not _SHA256.fullmatch(self.model_sha256):
             raise ContractError(Reason.MODEL_INVALID, "model_sha256 is not 64 hex digits")
-        if self.window != 1:
-            raise ContractError(Reason.MODEL_INVALID, f"window {self.window}: only 1 is supported")
+        if not 1 <= self.window <= WINDOW_MAX:
+            raise ContractError(
+                Reason.MODEL_INVALID, f"window {self.window} is not in 1..{WINDOW_MAX}"
+            )
         if not 0 <= self.created_time_ms < 1 << 53:
             raise ContractError(Reason.MODEL_INVALID, f"created_time_ms {self.created_time_ms}")
 
@@ -233,6 +254,17 @@ class Manifest:
         """Names of the input columns, in order."""
         return tuple(spec.name for spec in self.features)
 
+    @property
+    def format(self) -> int:
+        """The oldest format that can say it."""
+        if self.window != 1 or self.bounds or self.signature:
+            return FORMAT
+        return FORMAT_WITH_REFERENCE if self.reference else FORMAT_WITHOUT_REFERENCE
+
+    def signed_bytes(self) -> bytes:
+        """What a signature is made over: all of the manifest but the signature itself."""
+        return SIGNED_PREFIX + replace(self, signature=None).to_json().encode()
+
     def to_json(self) -> str:
         """The manifest as JSON, with keys in a fixed order."""
         return json.dumps(_manifest_to_object(self), indent=1, allow_nan=False)
@@ -256,9 +288,8 @@ class Manifest:
 def _manifest_to_object(manifest: Manifest) -> dict[str, Any]:
     policy = manifest.policy
     source = manifest.provenance
-    reference = manifest.reference
     return {
-        "format": FORMAT if reference else FORMAT_WITHOUT_REFERENCE,
+        "format": manifest.format,
         "name": manifest.name,
         "version": manifest.version,
         "created_time_ms": manifest.created_time_ms,
@@ -303,15 +334,27 @@ def _manifest_to_object(manifest: Manifest) -> dict[str, Any]:
             "trainer": source.trainer,
             "notes": dict(source.notes),
         },
-        **({"reference": reference.to_object()} if reference else {}),
+        **_extras_to_object(manifest),
+    }
+
+
+def _extras_to_object(manifest: Manifest) -> dict[str, Any]:
+    """What came with later formats."""
+    reference, bounds, signature = manifest.reference, manifest.bounds, manifest.signature
+    if manifest.format < FORMAT:
+        return {"reference": reference.to_object()} if reference else {}
+    return {
+        "reference": reference.to_object() if reference else None,
+        "bounds": bounds.to_object() if bounds else None,
+        "signature": signature.to_object() if signature else None,
     }
 
 
 def _manifest_from_object(parsed: object) -> Manifest:
     top = Fields(parsed, "manifest")
     version = top.integer("format")
-    if version not in (FORMAT_WITHOUT_REFERENCE, FORMAT):
-        raise ContractError(Reason.MODEL_INVALID, "manifest: format is neither 1 nor 2")
+    if not FORMAT_WITHOUT_REFERENCE <= version <= FORMAT:
+        raise ContractError(Reason.MODEL_INVALID, f"manifest: format {version} is not 1, 2 or 3")
     columns = [Fields(item, "feature") for item in top.array("features")]
     specs = tuple(_spec_from_fields(column) for column in columns)
     manifest = Manifest(
@@ -328,11 +371,28 @@ def _manifest_from_object(parsed: object) -> Manifest:
         window=top.integer("window"),
         policy=_policy_from_fields(Fields(top.value("policy"), "policy")),
         provenance=_provenance_from_fields(Fields(top.value("provenance"), "provenance")),
-        reference=Reference.from_object(top.value("reference")) if version == FORMAT else None,
+        **_extras_from_fields(top, version),
     )
     for fields in (top, *columns):
         fields.end()
+    if manifest.window != 1 and version < FORMAT:
+        raise ContractError(Reason.MODEL_INVALID, f"window {manifest.window} in format {version}")
     return manifest
+
+
+def _extras_from_fields(top: Fields, version: int) -> dict[str, Any]:
+    """What came with later formats; null is absent, but a reference of format 2 must be there."""
+    if version == FORMAT_WITHOUT_REFERENCE:
+        return {}
+    reference = top.value("reference")
+    if version == FORMAT_WITH_REFERENCE:
+        return {"reference": Reference.from_object(reference)}
+    bounds, signature = top.value("bounds"), top.value("signature")
+    return {
+        "reference": None if reference is None else Reference.from_object(reference),
+        "bounds": None if bounds is None else Bounds.from_object(bounds),
+        "signature": None if signature is None else Signature.from_object(signature),
+    }
 
 
 def _spec_from_fields(fields: Fields) -> FeatureSpec:

@@ -58,6 +58,13 @@ class Fields:
         except OverflowError as error:
             raise self._wrong(key, "a number") from error
 
+    def number_or_null(self, key: str) -> float | None:
+        """A number, or None for null."""
+        if key in self._left and self._left[key] is None:
+            del self._left[key]
+            return None
+        return self.number(key)
+
     def array(self, key: str) -> list[object]:
         """An array of at most `ITEMS_MAX`."""
         value = self.value(key)
