@@ -12,6 +12,7 @@ Every thread works from the spool, and none may die unnoticed: the first error s
 """
 
 import random
+import shutil
 import threading
 import time
 from collections.abc import Callable
@@ -21,7 +22,7 @@ from edge.admission import Admission
 from edge.alert_board import AlertBoard
 from edge.check import CheckResult, check
 from edge.forwarder import Forwarder
-from edge.gateway_metrics import fill
+from edge.gateway_metrics import fill, unsent_age_s
 from edge.health import Crew, Health
 from edge.intake import Inbound, Intake
 from edge.models import ModelStore
@@ -196,6 +197,19 @@ class Gateway:
             "uplink": health.uplink,
             "model_version": health.model_version,
             "vehicle_drops": health.vehicle_drops,
+            "spool_oldest_age_s": unsent_age_s(self._spool, wall_ms()),
+            "backlog_depth": 0,
+            "drops": {},
+            "disk_free_bytes": shutil.disk_usage(self._settings.spool_path.parent).free,
+            "clock_synced": True,
+            "rss_bytes": -1,
+            "temperature_celsius": None,
+            "model_name": self._settings.model_name,
+            "model_sha256": None,
+            "scoring": health.scoring,
+            "spool": health.spool,
+            "mqtt_connected": self._client.connected,
+            "model_rollback": None,
         }
 
     def run(
