@@ -164,6 +164,7 @@ class Framer:
             "lane": lane.value,
             "position": position,
             "committed_time": now_ms,
+            "ranges": [],
         }
         return Outgoing(
             GATEWAY_POSITIONS.name,

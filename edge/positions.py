@@ -8,8 +8,9 @@ from edge.marks import Mark
 from edge.rows import Lane
 from edge.spool import Spool
 from schemas.errors import ContractError, FencedError
-from schemas.records import CONFLUENT_HEADER_BYTES, decode_body
+from schemas.records import CONFLUENT_HEADER_BYTES
 from schemas.topics import GATEWAY_POSITIONS
+from schemas.versions import decode_any_version
 from transport.kafka import KafkaSettings, Message, latest_offsets, read_to_end
 
 PARTITION = 0
@@ -42,7 +43,7 @@ def committed(
         if lane is None:
             continue
         try:
-            record = decode_body("GatewayPosition", value[CONFLUENT_HEADER_BYTES:])
+            record = decode_any_version("GatewayPosition", value[CONFLUENT_HEADER_BYTES:])
         except ContractError:
             continue
         if record["spool_id"] == spool_id:

@@ -92,6 +92,7 @@ def position(lane: Lane, at: int, *, gateway: str = "gw", spool: str = "s") -> t
         "lane": lane.value,
         "position": at,
         "committed_time": 0,
+        "ranges": [],
     }
     return position_key(gateway, lane), encode_confluent("GatewayPosition", 1, record)
 

@@ -148,6 +148,19 @@ def test_what_came_from_mqtt_needs_a_topic_and_gets_kafkas_frame(
         "uplink": "ok",
         "model_version": None,
         "vehicle_drops": 0,
+        "spool_oldest_age_s": 0.0,
+        "backlog_depth": 0,
+        "drops": {},
+        "disk_free_bytes": -1,
+        "clock_synced": True,
+        "rss_bytes": -1,
+        "temperature_celsius": None,
+        "model_name": None,
+        "model_sha256": None,
+        "scoring": "ok",
+        "spool": "ok",
+        "mqtt_connected": True,
+        "model_rollback": None,
     }
     payload = encode_single_object("GatewayStatus", status)
     mqtt = {"topic": f"v1/demo/{mark}/telemetry", "partition": -1, "offset": -1}
