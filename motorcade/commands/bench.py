@@ -102,6 +102,37 @@ def shadow(as_json: bool, **options: Any) -> None:
     click.echo(json.dumps(result, indent=2) if as_json else shadow_table(result))
 
 
+@command.command(example="motorcade bench gateway --rounds 3 --json")
+@click.option("--messages", default=60_000, show_default=True, help="Messages of a round.")
+@click.option("--readings", default=10, show_default=True, help="Readings of a message.")
+@click.option("--vehicles", default=1_000, show_default=True, help="Vehicles that send in turn.")
+@click.option("--rounds", default=2, show_default=True, help="Rounds of each kind.")
+@click.option("--rate", default=1_000, show_default=True, help="Messages/s while alerts are timed.")
+@click.option("--seconds", default=15.0, show_default=True, help="Time that alerts are timed.")
+@click.option(
+    "--mqtt",
+    type=click.Choice(["auto", "mosquitto", "artemis"]),
+    default="auto",
+    show_default=True,
+    help="Which broker.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
+def gateway(as_json: bool, **options: Any) -> None:
+    """Messages a second that a gateway takes on one core, beside paho alone on the same stream.
+
+    The gateway stores, scores and forwards everything; a message counts when all of that is done.
+    Then how long an alert takes at a steady rate, memory, and what a reading costs the flash.
+    """
+    with needs("edge"), needs("cloud"), needs("stack"):
+        from motorcade.bench_gateway import GatewayPlan, bench_gateway
+    result = bench_gateway(GatewayPlan(**options), on_progress=_said)
+    click.echo(json.dumps(result, indent=2) if as_json else _figures(result))
+
+
+def _figures(result: dict[str, Any]) -> str:
+    return "\n".join(f"{name:<36} {value:>12,}" for name, value in result.items())
+
+
 def _said(text: str) -> None:
     """Progress; standard output is for the figures."""
     click.echo(text, err=True)
