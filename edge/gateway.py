@@ -15,7 +15,7 @@ import random
 import shutil
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from edge.admission import Admission
@@ -144,7 +144,7 @@ class Gateway:
             patience=self._patience,
             health=self.health,
             acknowledge=self._client.ack_many,
-            send_ack=self._send_ack,
+            send_acks=self._send_acks,
         )
 
     def _make_scoring(self) -> ScoringLoop:
@@ -323,13 +323,11 @@ class Gateway:
 
     # -- on the storing thread
 
-    def _send_ack(self, vehicle_id: str, payload: bytes) -> None:
+    def _send_acks(self, acks: Sequence[tuple[str, bytes]]) -> None:
         # A lost one is made good by the next; the vehicle sends again what it hears nothing of.
         with suppress(TransientError):
-            self._client.publish(
-                mqtt_ack(self._mqtt.fleet, vehicle_id),
-                payload,
-                qos=0,
+            self._client.publish_many(
+                [(mqtt_ack(self._mqtt.fleet, vehicle_id), payload) for vehicle_id, payload in acks],
                 content_type=AVRO_CONTENT_TYPE,
             )
 

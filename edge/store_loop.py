@@ -4,7 +4,7 @@ Nothing is acknowledged, to the broker or to a vehicle, before the commit that h
 """
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from edge.acks import AckBook
 from edge.admission import Admission, Admitted
@@ -31,7 +31,7 @@ class StoreLoop:
         patience: Waits for a disk that refuses.
         health: Gets the counts.
         acknowledge: Tells the MQTT broker that messages are safe, by their tokens.
-        send_ack: Tells a vehicle: (vehicle, Ack payload).
+        send_acks: Tells vehicles, each a (vehicle, Ack payload).
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class StoreLoop:
         patience: Patience,
         health: Health,
         acknowledge: Callable[[Iterable[int]], object],
-        send_ack: Callable[[str, bytes], object],
+        send_acks: Callable[[Sequence[tuple[str, bytes]]], object],
     ) -> None:
         self._settings = settings
         self._spool = spool
@@ -55,7 +55,7 @@ class StoreLoop:
         self._patience = patience
         self._health = health
         self._acknowledge = acknowledge
-        self._send_ack = send_ack
+        self._send_acks = send_acks
         self._acks = AckBook(settings.gateway_id, interval_s=settings.ack_interval_ms / 1000.0)
 
     def run(self, *, ended: Callable[[], bool]) -> None:
@@ -119,6 +119,7 @@ class StoreLoop:
             )
 
     def _flush_acks(self, now_s: float) -> None:
-        for vehicle_id, payload in self._acks.due(now_s, self._book.state):
-            self._send_ack(vehicle_id, payload)
-            self._health.acks += 1
+        due = self._acks.due(now_s, self._book.state)
+        if due:
+            self._send_acks(due)
+            self._health.acks += len(due)

@@ -1,4 +1,4 @@
-"""MQTT 5 and 3.1.1 by paho; the only module that imports it.
+"""MQTT 5 and 3.1.1 by paho: one session that lasts.
 
 `MqttClient` keeps one session with a stable client id (clean start off, session expiry of days),
 comes back by itself with back-off and jitter, and restores its subscriptions. QoS 1 messages are
@@ -35,6 +35,13 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from schemas.errors import MotorcadeError, SettingsError, TransientError
 from transport.backoff import backoff_s
+from transport.mqtt_packets import Publication
+from transport.mqtt_paho import (
+    HotClient,
+    PublishProperties,
+    connect_properties,
+    properties_of,
+)
 from transport.mqtt_session import AVRO_CONTENT_TYPE, Incoming, SessionSettings, Will
 from transport.settings import MqttSettings, TlsSettings
 
@@ -53,9 +60,10 @@ __all__ = [
 FILTERS_PER_SUBSCRIBE = 100
 STABLE_AFTER_S = 5.0
 _POLL_S = 1.0
-_READS_PER_POLL = 100
+_READS_PER_POLL = 8
 _STOP_TIMEOUT_S = 5.0
 _MID_BITS = 16
+_MID_MASK = (1 << _MID_BITS) - 1
 
 # What a person must put right; anything else that a broker answers may pass by itself.
 _SETTINGS_REFUSALS = frozenset(
@@ -111,7 +119,6 @@ class MqttClient:
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
         self._generation = 0
-        self._packets = 0
         self._connected = False
         self._stopping = False
         self._failure: MotorcadeError | None = None
@@ -249,26 +256,39 @@ class MqttClient:
                 raise TransientError("65,535 MQTT messages wait already")
             self._outgoing[info.mid] = (qos, on_published)
 
+    def publish_many(
+        self, messages: Iterable[tuple[str, bytes]], *, content_type: str | None = None
+    ) -> None:
+        """Publish (topic, payload) pairs with QoS 0, all in one write; nobody hears of the outcome.
+
+        Raises:
+            TransientError: There is no connection; nothing was sent.
+        """
+        with self._lock:
+            if not self._connected:
+                raise TransientError("no MQTT connection for a QoS 0 message")
+            self._client.publish_hot(messages, content_type)
+
     def ack(self, token: int) -> None:
         """Tell the broker that the message of this token is safe.
 
         MQTT wants acknowledgements in the order of arrival. One of an earlier connection is
         dropped here: the broker sends that message again.
         """
-        if token:
-            with self._lock:
-                self._ack(token)
+        self.ack_many((token,))
 
     def ack_many(self, tokens: Iterable[int]) -> None:
-        """`ack` for a whole group, taking the lock once."""
+        """`ack` for a whole group, in one write."""
         with self._lock:
-            for token in tokens:
-                if token:
-                    self._ack(token)
-
-    def _ack(self, token: int) -> None:
-        if token >> _MID_BITS == self._generation and self._connected:
-            self._client.ack(token & ((1 << _MID_BITS) - 1), 1)
+            if self._connected:
+                current = self._generation
+                self._client.ack_hot(
+                    [
+                        token & _MID_MASK
+                        for token in tokens
+                        if token and token >> _MID_BITS == current
+                    ]
+                )
 
     # --- the network thread ---
 
@@ -297,10 +317,11 @@ class MqttClient:
         s = self._settings
         if self._client.max_inflight_messages != self._inflight_max:
             self._client.max_inflight_messages_set(self._inflight_max)
+        self._client.begin()
         if s.version == 5:
-            properties = _properties(PacketTypes.CONNECT)
-            properties.SessionExpiryInterval = s.session_expiry_s
-            properties.ReceiveMaximum = self._session.receive_max
+            properties = connect_properties(
+                session_expiry_s=s.session_expiry_s, receive_max=self._session.receive_max
+            )
             self._client.connect(
                 s.host,
                 s.port,
@@ -350,11 +371,9 @@ class MqttClient:
         self._report_through()
 
     def _read(self) -> None:
-        """Read while packets come, up to a bound; paho's own call often reads only one."""
+        """Read while there is more, up to a bound, so that writing gets its turn."""
         for _ in range(_READS_PER_POLL):
-            seen = self._packets
-            self._client.loop_read()
-            if self._packets == seen:
+            if not self._client.read_hot():
                 return
 
     def _leave(self) -> None:
@@ -433,10 +452,11 @@ class MqttClient:
 
     # --- paho's callbacks, on the network thread ---
 
-    def _make_client(self) -> paho.Client:
+    def _make_client(self) -> HotClient:
         version5 = self._settings.version == 5
-        client = paho.Client(
-            CallbackAPIVersion.VERSION2,
+        client = HotClient(
+            self._published,
+            callback_api_version=CallbackAPIVersion.VERSION2,
             client_id=self._session.client_id,
             clean_session=None if version5 else self._session.clean_start,
             protocol=MQTTProtocolVersion.MQTTv5 if version5 else MQTTProtocolVersion.MQTTv311,
@@ -445,7 +465,6 @@ class MqttClient:
         )
         client.on_connect = self._paho_connect
         client.on_disconnect = self._paho_disconnect
-        client.on_message = self._paho_message
         client.on_publish = self._paho_publish
         client.on_subscribe = self._paho_subscribe
         # With this callback paho writes on the network thread only, never on a publisher's.
@@ -493,20 +512,17 @@ class MqttClient:
         if not self._stopping and self._connected:
             self._last_error = TransientError(f"MQTT connection lost: {reason}")
 
-    def _paho_message(
-        self, _client: paho.Client, _userdata: object, message: paho.MQTTMessage
-    ) -> None:
-        self._packets += 1
+    def _published(self, found: Publication) -> None:
         if self._failure is not None:
             return
-        token = (self._generation << _MID_BITS) | message.mid if message.qos else 0
+        number = found.message_id
         incoming = Incoming(
-            message.topic,
-            bytes(message.payload),
-            token,
-            getattr(message.properties, "UserProperty", ()),
-            message.retain,
-            message.dup,
+            found.topic,
+            found.payload,
+            (self._generation << _MID_BITS) | number if number else 0,
+            found.user_properties,
+            found.retained,
+            found.duplicate,
         )
         try:
             self._on_message(incoming)
@@ -521,7 +537,6 @@ class MqttClient:
         reason: ReasonCode,
         _properties: Properties | None,
     ) -> None:
-        self._packets += 1
         # paho holds its queue's lock here; `_report_through` takes ours and calls back.
         error = TransientError(f"the broker refused: {reason}") if reason.is_failure else None
         self._through.append((mid, error))
@@ -578,47 +593,6 @@ class MqttClient:
                 pass
 
 
-class PublishProperties(Properties):
-    """User properties and content type, packed here: paho's own way costs 30 us a message.
-
-    MQTT 5, 2.2.2: a length, then identifier and value of each. Strings are UTF-8 behind two bytes
-    of length.
-    """
-
-    def __init__(
-        self, user_properties: Sequence[tuple[str, str]], content_type: str | None
-    ) -> None:
-        packed = b"" if content_type is None else b"\x03" + _utf8(content_type)
-        packed += b"".join(b"\x26" + _utf8(name) + _utf8(text) for name, text in user_properties)
-        object.__setattr__(self, "_packed", _variable_length(len(packed)) + packed)
-
-    def pack(self) -> bytes:
-        """Called by paho at each sending, also when it sends again after a reconnect."""
-        return cast(bytes, object.__getattribute__(self, "_packed"))
-
-    def __str__(self) -> str:
-        return repr(self.pack())
-
-
-def _utf8(text: str) -> bytes:
-    encoded = text.encode("utf-8")
-    return len(encoded).to_bytes(2, "big") + encoded
-
-
-def _variable_length(value: int) -> bytes:
-    """MQTT's variable byte integer: seven bits a byte, the lowest first."""
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
-
-
-def _properties(packet_type: int) -> Properties:
-    return Properties(packet_type)  # type: ignore[no-untyped-call]
-
-
 def _set_credentials(client: paho.Client, settings: MqttSettings) -> None:
     if settings.username is not None:
         client.username_pw_set(settings.username, settings.password)
@@ -634,7 +608,7 @@ def _set_will(client: paho.Client, will: Will | None, *, version5: bool) -> None
         return
     properties = None
     if version5 and will.delay_s:
-        properties = _properties(PacketTypes.WILLMESSAGE)
+        properties = properties_of(PacketTypes.WILLMESSAGE)
         properties.WillDelayInterval = will.delay_s
     client.will_set(will.topic, will.payload, qos=1, retain=will.retain, properties=properties)
 

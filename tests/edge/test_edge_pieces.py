@@ -23,7 +23,7 @@ from edge.rows import Kind, Lane, StoredPriority, StoredTelemetry
 from edge.settings import GatewaySettings
 from edge.spool_schema import SpoolDamagedError, SpoolError
 from schemas.errors import SettingsError
-from schemas.records import confluent_header, encode_confluent
+from schemas.records import Record, confluent_header, encode_confluent
 from schemas.topics import TOPICS
 from transport.kafka import SchemaIds
 
@@ -86,7 +86,7 @@ def test_bisection_finds_the_first_row_of_a_time(times: list[int], wanted: int, 
 
 
 def position(lane: Lane, at: int, *, gateway: str = "gw", spool: str = "s") -> tuple[bytes, bytes]:
-    record = {
+    record: Record = {
         "gateway_id": gateway,
         "spool_id": spool,
         "lane": lane.value,

@@ -13,8 +13,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from mosquitto_broker import MosquittoBroker, free_port
-from paho.mqtt.packettypes import PacketTypes
-from paho.mqtt.properties import Properties
 
 from schemas.errors import MotorcadeError, SettingsError, TransientError
 from transport.backoff import backoff_s
@@ -22,7 +20,6 @@ from transport.mqtt import (
     Incoming,
     MqttClient,
     MqttSettings,
-    PublishProperties,
     SessionSettings,
     Will,
 )
@@ -362,17 +359,3 @@ def test_back_off_grows_to_its_maximum_with_jitter() -> None:
     assert all(later >= earlier for earlier, later in zip(waits_s[:7], waits_s[2:8], strict=False))
     assert min(waits_s[7:]) >= 60.0
     assert len(set(waits_s[7:])) > 30
-
-
-@given(
-    pairs=st.lists(st.tuples(st.text(max_size=50), st.text(max_size=50)), min_size=1, max_size=8),
-    content_type=st.text(min_size=1, max_size=30),
-)
-def test_properties_are_packed_as_paho_packs_them(
-    pairs: list[tuple[str, str]], content_type: str
-) -> None:
-    ours = PublishProperties(pairs, content_type).pack()
-    theirs = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
-    theirs.ContentType = content_type
-    theirs.UserProperty = pairs
-    assert ours == theirs.pack()  # type: ignore[no-untyped-call]
