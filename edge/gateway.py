@@ -21,11 +21,13 @@ from contextlib import suppress
 from edge.admission import Admission
 from edge.alert_board import AlertBoard
 from edge.check import CheckResult, check
+from edge.control import Handler
 from edge.forwarder import Forwarder
 from edge.gateway_metrics import fill, unsent_age_s
 from edge.health import Crew, Health
 from edge.intake import Inbound, Intake
 from edge.models import ModelStore
+from edge.operations import Operations
 from edge.patience import GaveUpError, Patience
 from edge.release_loop import ReleaseLoop
 from edge.retention import Retention
@@ -100,6 +102,7 @@ class Gateway:
         self._forwarder = self._make_forwarder()
         self._releases = self._make_releases()
         self._retention = Retention(settings, self._spool)
+        self._operations = Operations(settings.control_path, self._commands(), self.health)
 
     def _open_spool(self) -> Spool:
         spool = Spool(self._settings.spool_path, now_ms=wall_ms())
@@ -181,6 +184,10 @@ class Gateway:
             now_ms=wall_ms,
         )
 
+    def _commands(self) -> dict[str, Handler]:
+        """What the control socket answers to."""
+        return {"status": lambda _: {"status": self.status()}}
+
     def status(self) -> Record:
         """What the gateway says of itself: a `GatewayStatus` record."""
         health = self.health
@@ -239,6 +246,7 @@ class Gateway:
         )
         try:
             self._releases.start_from_disk()
+            self._operations.start()
             for worker in workers:
                 worker.start()
             self._client.subscribe(
@@ -262,6 +270,7 @@ class Gateway:
                 if on_ready is not None and self._client.connected:
                     on_ready(self)
                     on_ready = None
+                self._operations.tick()
                 if time.monotonic() >= due_s:
                     due_s = time.monotonic() + HOUSEKEEPING_S
                     self._trim(reader)
@@ -276,6 +285,7 @@ class Gateway:
 
     def _leave(self, workers: list[threading.Thread]) -> None:
         """Stop from the front to the back, so that what was taken in goes all the way."""
+        self._operations.close()
         self._intake.close()
         self._crew.stop.set()
         for worker in workers:

@@ -150,6 +150,7 @@ def _write_settings(
             "gateway_id": GATEWAY_ID,
             "spool_path": directory / "gateway" / "spool.db",
             "models_path": directory / "gateway" / "models",
+            "control_path": directory / "gateway" / "c",
             "max_vehicles": max(5_000, 2 * options.vehicles),
         },
         "scorer": {"backoff_max_s": 2.0, "session_timeout_s": 6.0},

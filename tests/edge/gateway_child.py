@@ -76,6 +76,7 @@ def main(wanted: dict[str, Any]) -> int:
             GatewaySettings(
                 spool_path=directory / "spool.db",
                 models_path=directory / "models",
+                control_path=directory / "c",
                 **wanted["settings"],
             ),
             MqttSettings(**wanted["mqtt"], backoff_min_s=0.1, backoff_max_s=1.0),

@@ -22,6 +22,7 @@ from edge_parts import (
 
 from deploy.stack import Stack
 from edge.check import check
+from edge.control_client import NotRunningError, ask
 from edge.models import ModelStore
 from edge.settings import GatewaySettings
 from schemas.errors import Reason
@@ -503,3 +504,17 @@ def test_check_says_what_is_there(world: World) -> None:
     nowhere = KafkaSettings(bootstrap_servers="127.0.0.1:1", registry_url="http://127.0.0.1:1")
     results = check(settings, world.mqtt, nowhere)
     assert {r.name for r in results if not r.ok} == {"kafka", "registry"}
+
+
+def test_a_running_gateway_answers_on_its_control_socket(world: World) -> None:
+    control = world.directory / "gateway" / "c"
+    with running(world.gateway()) as gateway:
+        status = ask(control, "status")["status"]
+        assert status["gateway_id"] == world.name
+        gateway.kill()
+        with pytest.raises(NotRunningError):
+            ask(control, "status")
+        gateway.start()
+        assert ask(control, "status")["status"]["uptime_s"] < status["uptime_s"] + 60
+        assert gateway.stop() == 0
+    assert not control.exists()

@@ -89,6 +89,7 @@ def scene(stack: Stack, crew: Crew) -> Scene:
             "gateway_id": "kill-gateway",
             "spool_path": directory / "gateway" / "spool.db",
             "models_path": directory / "gateway" / "models",
+            "control_path": directory / "gateway" / "c",
         },
         # The least that Kafka takes: a killed scorer's open transaction and its place in the
         # group hold its successor up for so long.

@@ -105,6 +105,7 @@ def settings_file(stack: Stack, directory: Path, grpc_port: int) -> Path:
         "gateway": {
             "spool_path": directory / "gateway" / "spool.db",
             "models_path": directory / "gateway" / "models",
+            "control_path": directory / "gateway" / "c",
         },
         "scorer": {
             "model": f"rpc://127.0.0.1:{grpc_port}/anomaly",
