@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from edge.disk_kind import MOUNTS, memory_behind
 from edge.frames import WRITTEN_TOPICS
 from edge.models import CURRENT
 from edge.settings import GatewaySettings
@@ -37,23 +38,45 @@ class CheckResult:
     ok: bool
     text: str
 
+    @property
+    def stops(self) -> bool:
+        """Whether a gateway must not even start.
 
-def check(settings: GatewaySettings, mqtt: MqttSettings, kafka: KafkaSettings) -> list[CheckResult]:
+        A full disk, a bad model, a broker that is away: it can deal with them, so they stop none.
+        """
+        return not self.ok and self.name in _STOPPING
+
+
+_STOPPING = frozenset({"settings", "place", "spool"})
+
+
+def check(
+    settings: GatewaySettings, mqtt: MqttSettings, kafka: KafkaSettings, *, local: bool = False
+) -> list[CheckResult]:
     """Look at settings, disk, model and brokers; takes some seconds when they do not answer.
 
     May be run beside a gateway that works. Kafka, the registry and a model may be missing for a
     gateway to start; it then stores, and waits for them.
+
+    Args:
+        settings: Of the gateway.
+        mqtt: The broker near it.
+        kafka: Where it forwards to.
+        local: Leave the brokers alone; what can be seen from here keeps nobody waiting.
     """
     looks: list[tuple[str, Callable[[], str]]] = [
         ("settings", lambda: _settings(settings)),
+        ("place", lambda: _place(settings.spool_path.parent)),
         ("disk", lambda: _disk(settings.spool_path.parent)),
         ("spool", lambda: _spool(settings)),
         ("model", lambda: _model(settings.models_path)),
+    ]
+    brokers: list[tuple[str, Callable[[], str]]] = [
         ("mqtt", lambda: _mqtt(settings, mqtt)),
         ("kafka", lambda: _kafka(kafka)),
         ("registry", lambda: _registry(kafka)),
     ]
-    return [_result(name, look) for name, look in looks]
+    return [_result(name, look) for name, look in (looks if local else looks + brokers)]
 
 
 def _result(name: str, look: Callable[[], str]) -> CheckResult:
@@ -69,6 +92,13 @@ def _settings(settings: GatewaySettings) -> str:
         f"gateway {settings.gateway_id}; a power cut costs at most {settings.group_commit_ms} ms "
         "of data, none of it acknowledged"
     )
+
+
+def _place(directory: Path) -> str:
+    """The spool does not lie on memory."""
+    if memory := memory_behind(directory.resolve(), MOUNTS.read_text("utf-8")):
+        raise SettingsError(f"{directory} is memory ({memory}): a power cut would take the spool")
+    return f"{directory} is on a disk"
 
 
 def _disk(directory: Path) -> str:
