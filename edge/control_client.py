@@ -57,7 +57,7 @@ def _connect(connection: socket.socket, path: Path) -> None:
     try:
         connection.connect(os.fspath(path))
     except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError) as error:
-        raise NotRunningError(f"no gateway runs that listens on {path}") from error
+        raise NotRunningError(f"no gateway listens on {path}") from error
     except PermissionError as error:
         raise NotRunningError(
             f"{path} belongs to another user; ask as the gateway's user or as root"

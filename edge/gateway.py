@@ -12,7 +12,6 @@ Every thread works from the spool, and none may die unnoticed: the first error s
 """
 
 import random
-import shutil
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -23,7 +22,7 @@ from edge.alert_board import AlertBoard
 from edge.check import CheckResult, check
 from edge.control import Handler
 from edge.forwarder import Forwarder
-from edge.gateway_metrics import fill, unsent_age_s
+from edge.gateway_metrics import fill
 from edge.health import Crew, Health
 from edge.intake import Inbound, Intake
 from edge.models import ModelStore
@@ -36,6 +35,7 @@ from edge.settings import GatewaySettings
 from edge.spool import Spool
 from edge.spool_reader import SpoolReader
 from edge.spool_schema import SpoolError
+from edge.status import StatusTaker
 from edge.store_loop import StoreLoop
 from schemas.errors import TransientError
 from schemas.records import Record
@@ -78,7 +78,6 @@ class Gateway:
         self._settings = settings
         self._mqtt = mqtt
         self._kafka = kafka
-        self._began_s = time.monotonic()
         self._rng = random.Random()
         self.health = Health()
         self._crew = Crew(threading.Event())
@@ -90,6 +89,13 @@ class Gateway:
             messages_max=settings.queue_messages_max, bytes_max=settings.queue_bytes_max
         )
         self._client = self._make_client()
+        self._status = StatusTaker(
+            settings,
+            self._spool,
+            self.health,
+            mqtt_connected=lambda: self._client.connected,
+            now_ms=wall_ms,
+        )
         self._store = self._make_store()
         self._board = AlertBoard(
             mqtt.fleet,
@@ -186,38 +192,11 @@ class Gateway:
 
     def _commands(self) -> dict[str, Handler]:
         """What the control socket answers to."""
-        return {"status": lambda _: {"status": self.status()}}
+        return {"status": lambda _: self._status.full()}
 
     def status(self) -> Record:
         """What the gateway says of itself: a `GatewayStatus` record."""
-        health = self.health
-        return {
-            "gateway_id": self._settings.gateway_id,
-            "time": wall_ms(),
-            "uptime_s": time.monotonic() - self._began_s,
-            "received": health.received,
-            "duplicates": health.duplicates,
-            "dead_letters": health.dead_letters,
-            "forwarded": health.forwarded,
-            "spool_depth": self._spool.depth(),
-            "spool_bytes": self._spool.size_bytes(),
-            "uplink": health.uplink,
-            "model_version": health.model_version,
-            "vehicle_drops": health.vehicle_drops,
-            "spool_oldest_age_s": unsent_age_s(self._spool, wall_ms()),
-            "backlog_depth": 0,
-            "drops": {},
-            "disk_free_bytes": shutil.disk_usage(self._settings.spool_path.parent).free,
-            "clock_synced": True,
-            "rss_bytes": -1,
-            "temperature_celsius": None,
-            "model_name": self._settings.model_name,
-            "model_sha256": None,
-            "scoring": health.scoring,
-            "spool": health.spool,
-            "mqtt_connected": self._client.connected,
-            "model_rollback": None,
-        }
+        return self._status.record()
 
     def run(
         self, *, stop: threading.Event, on_ready: Callable[["Gateway"], object] | None = None

@@ -26,9 +26,14 @@ class Health:
         acks: End-to-end acknowledgements sent.
         disk_refusals: Writes to the spool that failed and were repeated.
         uplink: State of the way to Kafka, in words.
+        backlog_depth: Records that wait behind live data.
+        drops: Batches given up, by reason.
         spool: 'ok', or what the disk refuses.
         scoring: 'ok', 'no model yet', or what is wrong.
         model_version: Of the model that scores; None without one.
+        model_sha256: Of that model's bytes, 64 hex digits; None without one.
+        model_rollback: Why an earlier model was gone back to; None if never.
+        clock_synced: Whether the wall clock is known to be right.
     """
 
     announcer: Announcer = field(default_factory=Announcer)
@@ -42,10 +47,15 @@ class Health:
     vehicle_drops: int = 0
     acks: int = 0
     disk_refusals: int = 0
+    backlog_depth: int = 0
+    drops: dict[str, int] = field(default_factory=dict)
     uplink: str = "connecting"
     spool: str = "ok"
     scoring: str = "no model yet"
     model_version: str | None = None
+    model_sha256: str | None = None
+    model_rollback: str | None = None
+    clock_synced: bool = True
 
 
 class Crew:

@@ -135,6 +135,7 @@ class ScoringLoop:
         model_in_use(bundle)
         self._health.scoring = "ok"
         self._health.model_version = bundle.manifest.version
+        self._health.model_sha256 = bundle.manifest.model_sha256
         self._health.announcer.info(
             f"model {bundle.manifest.version}",
             f"scoring with {bundle.manifest.name} {bundle.manifest.version}",
@@ -218,7 +219,7 @@ class ScoringLoop:
         self._refuse(scorer.bundle, error)
         self._scorer = None
         self._health.scoring = f"model {scorer.bundle.manifest.version} failed: {error.detail}"
-        self._health.model_version = None
+        self._health.model_version = self._health.model_sha256 = None
 
     def _raise(self, bundle: Bundle, scored: Scored, rows: list[StoredTelemetry]) -> None:
         letters: list[Priority] = []

@@ -1,5 +1,7 @@
 """`motorcade gateway`: store, score, alert, forward."""
 
+import dataclasses
+import json
 import threading
 from typing import TYPE_CHECKING
 
@@ -9,6 +11,7 @@ from edge.settings import GatewaySettings
 from motorcade.config import Config
 from motorcade.examples import ExampleGroup
 from motorcade.extras import needs
+from motorcade.gateway_lines import status_lines
 from motorcade.observing import OBSERVED, observed
 from motorcade.options import with_settings
 from motorcade.running import emit, log_to_stderr
@@ -19,6 +22,13 @@ if TYPE_CHECKING:
     from edge.gateway import Gateway
 
 PROGRESS_S = 0.5
+
+NOT_THE_SOCKET = frozenset(
+    f"gateway.{field.name}"
+    for field in dataclasses.fields(GatewaySettings)
+    if field.name != "control_path"
+)
+"""Settings that do not matter to whoever asks a gateway that runs."""
 
 
 @click.group(
@@ -83,3 +93,26 @@ def check(config: Config, *, local: bool) -> int:
         click.echo(f"{'ok  ' if result.ok else 'FAIL'}  {result.name:<12} {result.text}")
     bad = [result for result in results if (result.stops if local else not result.ok)]
     return 1 if bad else 0
+
+
+@command.command(
+    example="motorcade gateway status\nmotorcade gateway status --json | jq .spool_depth"
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object, for a program.")
+@with_settings("gateway", hide=NOT_THE_SOCKET)
+def status(config: Config, *, as_json: bool) -> int:
+    """Say how the gateway that runs here is. Exit status 0: healthy; 1: not, or none runs.
+
+    An uplink that is away is no fault: the gateway stores, scores and alerts without.
+    """
+    with needs("edge"):
+        from edge.control_client import NotRunningError, ask
+
+        try:
+            found = {"running": True, **ask(config.section(GatewaySettings).control_path, "status")}
+        except NotRunningError as error:
+            if not as_json:
+                raise
+            found = {"running": False, "faults": [str(error)]}
+    click.echo(json.dumps(found) if as_json else "\n".join(status_lines(found)))
+    return 1 if found["faults"] else 0

@@ -92,7 +92,7 @@ def test_an_unknown_command_is_refused_with_those_there_are(tmp_path: Path) -> N
 
 
 def test_without_a_gateway_nobody_runs(tmp_path: Path) -> None:
-    with pytest.raises(NotRunningError, match="no gateway runs"):
+    with pytest.raises(NotRunningError, match="no gateway listens"):
         ask(tmp_path / "c", "status")
 
 
