@@ -21,8 +21,8 @@ from typing import Any
 from edge.announce import Announcer
 from edge.control_wire import (
     ANSWER_BYTES_MAX,
-    PATH_BYTES_MAX,
     REQUEST_BYTES_MAX,
+    check_path,
     decode_request,
     encode_line,
     error_answer,
@@ -44,7 +44,7 @@ class ControlServer:
     """Answers requests on a Unix socket until closed.
 
     Args:
-        path: Where the socket is made; at most PATH_BYTES_MAX bytes. One that nobody listens on
+        path: Where the socket is made; at most 107 bytes. One that nobody listens on
             any more is replaced, anything else that lies there is left alone.
         handlers: Command to what answers it: arguments in, result out, both JSON objects. They
             run on threads of the server, several at a time.
@@ -155,20 +155,6 @@ class ControlServer:
         except Exception as error:
             self._announcer.warn(f"control {command}", f"control: {command} failed: {error!r}")
             raise MotorcadeError(f"{command} failed: {error!r}") from error
-
-
-def check_path(path: Path) -> None:
-    """Refuse a path that no socket can have.
-
-    Raises:
-        SettingsError: Says how long it is and how long it may be.
-    """
-    length = len(os.fsencode(path))
-    if length > PATH_BYTES_MAX:
-        raise SettingsError(
-            f"control_path: {path} has {length} bytes; a socket's path may have "
-            f"{PATH_BYTES_MAX}, so choose a shorter one, such as below /run"
-        )
 
 
 def _clear(path: Path) -> None:

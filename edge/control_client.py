@@ -5,8 +5,7 @@ import socket
 from pathlib import Path
 from typing import Any
 
-from edge.control import check_path
-from edge.control_wire import ANSWER_BYTES_MAX, decode_answer, encode_line, read_line
+from edge.control_wire import ANSWER_BYTES_MAX, check_path, decode_answer, encode_line, read_line
 from schemas.errors import MotorcadeError, TransientError
 
 CONNECT_S = 5.0

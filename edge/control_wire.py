@@ -7,8 +7,10 @@ An error of a handler travels as its family and its words, and is raised again a
 """
 
 import json
+import os
 import socket
 import time
+from pathlib import Path
 from typing import Any
 
 from schemas.errors import (
@@ -34,6 +36,20 @@ _KINDS: dict[str, type[MotorcadeError]] = {
     "transient": TransientError,
     "fenced": FencedError,
 }
+
+
+def check_path(path: Path) -> None:
+    """Refuse a path that no socket can have.
+
+    Raises:
+        SettingsError: Says how long it is and how long it may be.
+    """
+    length = len(os.fsencode(path))
+    if length > PATH_BYTES_MAX:
+        raise SettingsError(
+            f"control_path: {path} has {length} bytes; a socket's path may have "
+            f"{PATH_BYTES_MAX}, so choose a shorter one, such as below /run"
+        )
 
 
 def encode_line(content: Object) -> bytes:

@@ -2,15 +2,17 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
-from schemas.errors import SettingsError
-
-GROUP_COMMIT_MS_MAX = 500
+from edge.control_wire import check_path
+from transport.limits import LIVE, Between, Words, check
 
 
 @dataclass(frozen=True, slots=True)
 class GatewaySettings:
     """Settings of one gateway; constructing it checks nothing, `validate` does.
+
+    What is marked LIVE may change while the gateway runs, so whoever uses it asks for it each time.
 
     Attributes:
         gateway_id: Name of this gateway, also its Kafka `transactional.id`. Two gateways with the
@@ -22,7 +24,7 @@ class GatewaySettings:
             telemetry goes first; alerts and gap records never do.
         disk_free_min_bytes: Free space on that disk below which the oldest telemetry goes as well.
         group_commit_ms: Longest wait for more messages before a commit; bounds what a power cut
-            can take, all of it unacknowledged. 0..500.
+            can take, all of it unacknowledged.
         group_commit_max: Messages in a commit at most.
         queue_messages_max: Received messages waiting for a commit. When full, reading from MQTT
             stops, and the broker keeps what comes.
@@ -52,66 +54,44 @@ class GatewaySettings:
             when they appear; None: none.
         trial_timeout_s: Longest time that a new model may take on the recorded inputs.
         agreement_share: Share of the scored batches whose scores are sent to be compared with the
-            cloud's, 0..1.
+            cloud's.
     """
 
-    gateway_id: str = "gateway-1"
+    gateway_id: Annotated[str, Words(1, 128, without="/+#")] = "gateway-1"
     spool_path: Path = Path(".motorcade/gateway/spool.db")
     models_path: Path = Path(".motorcade/gateway/models")
-    model_name: str = "anomaly"
-    spool_bytes_max: int = 4 * 1024**3
-    disk_free_min_bytes: int = 256 * 1024**2
-    group_commit_ms: int = 20
-    group_commit_max: int = 500
-    queue_messages_max: int = 10_000
-    queue_bytes_max: int = 32 * 1024 * 1024
-    max_payload_bytes: int = 256 * 1024
-    max_vehicles: int = 5_000
-    ack_interval_ms: int = 500
-    forward_messages_max: int = 10_000
-    forward_bytes_max: int = 8 * 1024 * 1024
-    score_messages_max: int = 5_000
-    backlog_after_s: float = 30.0
-    backlog_rate: float = 5_000.0
-    history_min_s: float = 300.0
-    history_messages_max: int = 2_000_000
-    status_interval_s: float = 10.0
-    shared_group: str = ""
+    model_name: Annotated[str, Words(1, 128)] = "anomaly"
+    spool_bytes_max: Annotated[int, Between(1024**2, unit="bytes"), LIVE] = 4 * 1024**3
+    disk_free_min_bytes: Annotated[int, Between(0, unit="bytes"), LIVE] = 256 * 1024**2
+    group_commit_ms: Annotated[int, Between(0, 500, unit="ms"), LIVE] = 20
+    group_commit_max: Annotated[int, Between(1, 100_000), LIVE] = 500
+    queue_messages_max: Annotated[int, Between(1, 1_000_000)] = 10_000
+    queue_bytes_max: Annotated[int, Between(1, 1024**3, unit="bytes")] = 32 * 1024 * 1024
+    max_payload_bytes: Annotated[int, Between(1, 16 * 1024**2, unit="bytes")] = 256 * 1024
+    max_vehicles: Annotated[int, Between(1, 1_000_000)] = 5_000
+    ack_interval_ms: Annotated[int, Between(1, 60_000, unit="ms"), LIVE] = 500
+    forward_messages_max: Annotated[int, Between(1, 250_000), LIVE] = 10_000
+    forward_bytes_max: Annotated[int, Between(1, 1024**3, unit="bytes"), LIVE] = 8 * 1024 * 1024
+    score_messages_max: Annotated[int, Between(1, 100_000), LIVE] = 5_000
+    backlog_after_s: Annotated[float, Between(0, 86_400, unit="s"), LIVE] = 30.0
+    backlog_rate: Annotated[float, Between(0), LIVE] = 5_000.0
+    history_min_s: Annotated[float, Between(0, unit="s"), LIVE] = 300.0
+    history_messages_max: Annotated[int, Between(1), LIVE] = 2_000_000
+    status_interval_s: Annotated[float, Between(0.1, 3_600, unit="s"), LIVE] = 10.0
+    shared_group: Annotated[str, Words(0, 128, without="/+#")] = ""
     control_path: Path = Path(".motorcade/gateway/control.sock")
     trusted_keys_path: Path = Path(".motorcade/gateway/keys")
-    signatures_required: bool = False
-    model_min_version: str = ""
-    models_inbox: Path | None = None
-    trial_timeout_s: float = 60.0
-    agreement_share: float = 0.01
+    signatures_required: Annotated[bool, LIVE] = False
+    model_min_version: Annotated[str, Words(0, 64), LIVE] = ""
+    models_inbox: Annotated[Path | None, LIVE] = None
+    trial_timeout_s: Annotated[float, Between(0, 3_600, unit="s", above=True), LIVE] = 60.0
+    agreement_share: Annotated[float, Between(0, 1), LIVE] = 0.01
 
     def validate(self) -> None:
         """Refuse settings that cannot work.
 
         Raises:
-            SettingsError: Names the setting and what it may be.
+            SettingsError: Names each such setting and what it may be.
         """
-        if not self.gateway_id or len(self.gateway_id.encode()) > 128:
-            raise SettingsError("gateway_id: wanted 1 to 128 bytes of UTF-8")
-        if not 0 <= self.group_commit_ms <= GROUP_COMMIT_MS_MAX:
-            raise SettingsError(
-                f"group_commit_ms: {self.group_commit_ms} is not in 0..{GROUP_COMMIT_MS_MAX}"
-            )
-        for name in _POSITIVE:
-            if getattr(self, name) <= 0:
-                raise SettingsError(f"{name}: {getattr(self, name)} is not greater than 0")
-
-
-_POSITIVE = (
-    "group_commit_max",
-    "queue_messages_max",
-    "queue_bytes_max",
-    "max_payload_bytes",
-    "max_vehicles",
-    "ack_interval_ms",
-    "forward_messages_max",
-    "forward_bytes_max",
-    "score_messages_max",
-    "history_messages_max",
-    "status_interval_s",
-)
+        check(self, of="gateway")
+        check_path(self.control_path)

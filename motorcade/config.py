@@ -7,7 +7,9 @@ once. A key that ends in `password` can come from a file by `<key>_file`. An unk
 refused, with its place and the keys there are.
 """
 
+import difflib
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -34,9 +36,12 @@ from motorcade.sections import (
 )
 from motorcade.toml_lines import line_of
 from schemas.errors import SettingsError
+from transport.limits import fault
 
 T = TypeVar("T")
 Values = Mapping[str, Mapping[str, Any]]
+
+_WORD = re.compile(r"\w+")
 
 FILE_NAME = "motorcade.toml"
 ENV_PREFIX = "MOTORCADE_"
@@ -134,8 +139,16 @@ class Config:
             raise SettingsError(f"missing setting: {wanted} (see docs/configuration.md)")
         try:
             return kind(**values)
+        except SettingsError as error:
+            raise SettingsError(f"{self._places_of(section.name, str(error))}{error}") from error
         except (ValueError, TypeError) as error:
             raise SettingsError(f"[{section.name}] {error}") from error
+
+    def _places_of(self, section: str, text: str) -> str:
+        """Where the keys were set that a refusal names."""
+        named = set(_WORD.findall(text)) & set(self._given.get(section, {}))
+        places = sorted({self._source.place((section, key)) for key in named})
+        return "".join(f"{place}: " for place in places)
 
     def given(self, section: str) -> Mapping[str, Any]:
         """What was set for a section anywhere; defaults are not in it."""
@@ -168,7 +181,21 @@ def load(
         settings = _settings_class(source.values)(**values)
     except ValidationError as error:
         raise SettingsError(_explain(error, source)) from error
-    return Config({section.name: _given(settings, section) for section in SECTIONS}, source)
+    given = {section.name: _given(settings, section) for section in SECTIONS}
+    _refuse_out_of_range(given, source)
+    return Config(given, source)
+
+
+def _refuse_out_of_range(given: Values, source: _Source) -> None:
+    """A value of the right type that its key may not have, in whatever section."""
+    wrong = [
+        f"{source.place((section.name, key.name))}: {section.name}.{text}"
+        for section in SECTIONS
+        for key in section.settings()
+        if (text := fault(section.kind(), key.name, given[section.name].get(key.name))) is not None
+    ]
+    if wrong:
+        raise SettingsError("; ".join(wrong))
 
 
 def _parse(path: Path | None, text: str) -> dict[str, Any]:
@@ -265,11 +292,24 @@ def _explain_one(detail: ErrorDetails, source: _Source) -> str:
     path = tuple(str(part) for part in detail["loc"])
     where = f"{source.place(path)}: {'.'.join(path)}"
     if detail["type"] != "extra_forbidden":
-        return f"{where}: {detail['msg'].lower()}, not {detail['input']!r}"
+        return f"{where}: {detail['msg'].lower()}, not {detail['input']!r}{_may_be(path)}"
     if len(path) == 1:
         names = sorted(section.name for section in SECTIONS)
-        return f"{where}: no such section; sections: {', '.join(names)}"
-    return f"{where}: unknown key; allowed: {', '.join(_allowed(path))}"
+        return f"{where}: no such section{_meant(path[0], names)}; sections: {', '.join(names)}"
+    keys = _allowed(path)
+    return f"{where}: unknown key{_meant(path[-1], keys)}; allowed: {', '.join(keys)}"
+
+
+def _meant(typed: str, names: list[str]) -> str:
+    close = difflib.get_close_matches(typed, names, n=1)
+    return f", did you mean {close[0]}?" if close else ""
+
+
+def _may_be(path: tuple[str, ...]) -> str:
+    """What the key of a value of the wrong type may be, where more is known than its type."""
+    keys = section_named(path[0]).settings() if len(path) == 2 else ()
+    allowed = next((key.allowed for key in keys if key.name == path[1]), "")
+    return f"; it may be {allowed}" if allowed else ""
 
 
 def _allowed(path: tuple[str, ...]) -> list[str]:

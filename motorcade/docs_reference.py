@@ -18,9 +18,11 @@ _CONFIGURATION_HEADER = """# Configuration
 Made by `python -m motorcade.docs write` from the code; do not edit.
 
 One file, `motorcade.toml`, in the working directory or where `--config` or `MOTORCADE_CONFIG`
-says. A variable `MOTORCADE_<SECTION>_<KEY>` goes over the file, a flag over both. An unknown key
-is refused with its file and line. A table in a section (`[mqtt.tls]`) has one variable, which
-takes JSON. A key that ends in `password` can come from a file instead: its
+says. A variable `MOTORCADE_<SECTION>_<KEY>` goes over the file, a flag over both. An unknown key,
+and a value that its key may not have, are refused with file and line and what is allowed; nothing
+starts with half of a file. Keys marked *Live* change while the program runs, when it is told to
+read its file again (`motorcade gateway reload`, or SIGHUP). A table in a section (`[mqtt.tls]`) has
+one variable, which takes JSON. A key that ends in `password` can come from a file instead: its
 name with `_file` behind it holds the path.
 
 ```toml
@@ -54,6 +56,8 @@ _MQTT = """## MQTT
 | `v1/{fleet}/{vehicle}/ack` | `Ack` | gateway to vehicle: what is on its disk |
 | `v1/{fleet}/{vehicle}/alert/{code}` | `Alert` | gateway to all, retained; emptied when it closes |
 | `v1/{fleet}/{vehicle}/state/link` | `online`, `offline` | retained; `offline` as will |
+| `v1/{fleet}/{gateway}/state/link` | `online`, `offline` | the same of a gateway |
+| `v1/{fleet}/{gateway}/state/health` | `GatewayStatus` | gateway to all, QoS 1, retained |
 
 Payloads are Avro single objects: `C3 01`, the fingerprint below, the body.
 """
@@ -86,7 +90,9 @@ def _key_row(section: str, key: Key, prefix: str) -> str:
     # Below the first level there is one variable for the whole table, as JSON.
     variable = env_name(section, prefix.rstrip(".") or key.name)
     default = "required" if key.default is dataclasses.MISSING else _default(key.default)
-    cells = [f"`{prefix}{key.name}`", type_text(key.annotation), default, f"`{variable}`", key.doc]
+    kind = type_text(key.annotation) + (f": {key.allowed}" if key.allowed else "")
+    doc = f"{key.doc} *Live.*" if key.live else key.doc
+    cells = [f"`{prefix}{key.name}`", kind, default, f"`{variable}`", doc]
     return f"| {' | '.join(cell.replace('|', '&#124;') for cell in cells)} |"
 
 

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
+from transport.limits import limits_of, live_keys
+
 _ENTRY = re.compile(r"^    (\w+):\s*(.*)$")
 
 
@@ -22,12 +24,16 @@ class Key:
         annotation: Its type, resolved.
         default: Its default; `dataclasses.MISSING` where it must be given.
         doc: What the dataclass's docstring says of it, on one line.
+        allowed: What it may be, in words; empty where its type says all.
+        live: Whether it may change while the program runs.
     """
 
     name: str
     annotation: Any
     default: Any
     doc: str
+    allowed: str = ""
+    live: bool = False
 
     @property
     def secret(self) -> bool:
@@ -131,8 +137,16 @@ def keys_of(kind: type[Any]) -> tuple[Key, ...]:
     """The settings of a dataclass, in the order of declaration."""
     hints = typing.get_type_hints(kind)
     docs = dict(attribute_docs(inspect.getdoc(kind) or ""))
+    limits, live = limits_of(kind), live_keys(kind)
     return tuple(
-        Key(field.name, hints[field.name], _default(field), docs.get(field.name, ""))
+        Key(
+            field.name,
+            hints[field.name],
+            _default(field),
+            docs.get(field.name, ""),
+            limits[field.name].text if field.name in limits else "",
+            field.name in live,
+        )
         for field in dataclasses.fields(kind)
         if field.init
     )

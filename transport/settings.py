@@ -5,12 +5,16 @@ They stand apart so that reading a settings file, or a command's `--help`, needs
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from schemas.errors import SettingsError
+from transport.limits import Between, OneOf, Words, check
 
 SASL_MECHANISMS = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
 COMPRESSIONS = ("none", "lz4", "zstd", "snappy", "gzip")
+
+_PORT = Between(1, 65_535)
+_SPAN_S = Between(0, 86_400, unit="s", above=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,25 +52,22 @@ class MqttSettings:
     """
 
     host: str = "127.0.0.1"
-    port: int = 1883
-    fleet: str = "demo"
-    version: int = 5
+    port: Annotated[int, _PORT] = 1883
+    fleet: Annotated[str, Words(1, 128, without="/+#")] = "demo"
+    version: Annotated[int, OneOf((4, 5))] = 5
     username: str | None = None
     password: str | None = field(default=None, repr=False)
     tls: TlsSettings | None = None
-    keepalive_s: int = 30
-    session_expiry_s: int = 3 * 86_400
-    connect_timeout_s: float = 5.0
-    backoff_min_s: float = 1.0
-    backoff_max_s: float = 120.0
+    keepalive_s: Annotated[int, Between(1, 65_535, unit="s")] = 30
+    session_expiry_s: Annotated[int, Between(0, 2**32 - 1, unit="s")] = 3 * 86_400
+    connect_timeout_s: Annotated[float, _SPAN_S] = 5.0
+    backoff_min_s: Annotated[float, _SPAN_S] = 1.0
+    backoff_max_s: Annotated[float, _SPAN_S] = 120.0
 
     def __post_init__(self) -> None:
-        if self.version not in (4, 5):
-            raise SettingsError(f"mqtt version is {self.version}; it may be 5, or 4 for 3.1.1")
-        if not 0 < self.port < 65_536:
-            raise SettingsError(f"mqtt port is {self.port}; it may be 1 to 65535")
-        if not 0 < self.backoff_min_s <= self.backoff_max_s:
-            raise SettingsError("mqtt back-off needs 0 < backoff_min_s <= backoff_max_s")
+        check(self, of="mqtt")
+        if self.backoff_min_s > self.backoff_max_s:
+            raise SettingsError("mqtt backoff_min_s is above backoff_max_s")
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,30 +88,20 @@ class KafkaSettings:
         replication_factor: Of topics that are made; -1: the broker's default.
     """
 
-    bootstrap_servers: str = "127.0.0.1:9092"
+    bootstrap_servers: Annotated[str, Words(1, 65_536)] = "127.0.0.1:9092"
     registry_url: str = "http://127.0.0.1:8081"
     client_id: str = "motorcade"
     tls: TlsSettings | None = None
-    sasl_mechanism: str = "SCRAM-SHA-512"
+    sasl_mechanism: Annotated[str, OneOf(SASL_MECHANISMS)] = "SCRAM-SHA-512"
     username: str | None = None
     password: str | None = field(default=None, repr=False)
     registry_username: str | None = None
     registry_password: str | None = field(default=None, repr=False)
-    compression: str = "none"
-    replication_factor: int = -1
+    compression: Annotated[str, OneOf(COMPRESSIONS)] = "none"
+    replication_factor: Annotated[int, Between(-1, 32_767)] = -1
 
     def __post_init__(self) -> None:
-        if not self.bootstrap_servers:
-            raise SettingsError("kafka bootstrap_servers is empty; it may be host:port,host:port")
-        if self.sasl_mechanism not in SASL_MECHANISMS:
-            raise SettingsError(
-                f"kafka sasl_mechanism is {self.sasl_mechanism!r}; "
-                f"it may be {', '.join(SASL_MECHANISMS)}"
-            )
-        if self.compression not in COMPRESSIONS:
-            raise SettingsError(
-                f"kafka compression is {self.compression!r}; it may be {', '.join(COMPRESSIONS)}"
-            )
+        check(self, of="kafka")
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,11 +114,10 @@ class MetricsSettings:
     """
 
     host: str = "127.0.0.1"
-    port: int = 0
+    port: Annotated[int, Between(0, 65_535)] = 0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.port < 65_536:
-            raise SettingsError(f"metrics port is {self.port}; it may be 1 to 65535, or 0 for none")
+        check(self, of="metrics")
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,8 +138,7 @@ class TracingSettings:
     endpoint: str = "http://127.0.0.1:4318/v1/traces"
     file: Path = Path(".motorcade/traces.jsonl")
     service_name: str = ""
-    sample_share: float = 0.001
+    sample_share: Annotated[float, Between(0, 1)] = 0.001
 
     def __post_init__(self) -> None:
-        if not 0 <= self.sample_share <= 1:
-            raise SettingsError(f"tracing sample_share is {self.sample_share}; it may be 0 to 1")
+        check(self, of="tracing")

@@ -217,7 +217,7 @@ def test_the_log_cannot_be_filled(caplog: pytest.LogCaptureFixture) -> None:
     ("change", "text"),
     [
         ({"gateway_id": ""}, "gateway_id"),
-        ({"group_commit_ms": 501}, "0..500"),
+        ({"group_commit_ms": 501}, "group_commit_ms is 501; it may be 0 to 500 ms"),
         ({"queue_messages_max": 0}, "queue_messages_max"),
     ],
 )

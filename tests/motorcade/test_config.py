@@ -7,9 +7,10 @@ import pytest
 from cloud.settings import ScorerSettings
 from edge.settings import GatewaySettings
 from motorcade.config import load
-from motorcade.sections import SECTIONS, Section, attribute_docs
+from motorcade.sections import SECTIONS, Key, Section, attribute_docs, keys_of, members
 from motorcade.toml_lines import line_of
 from schemas.errors import SettingsError
+from transport.limits import fault
 from transport.settings import KafkaSettings, MqttSettings, TlsSettings
 
 
@@ -68,7 +69,7 @@ def test_unknown_key_of_a_table_in_a_table_is_refused() -> None:
 
 def test_unknown_section_is_refused() -> None:
     write("[mqqt]\nport = 1\n")
-    with pytest.raises(SettingsError, match=r"motorcade\.toml:1: mqqt: no such section; .*mqtt"):
+    with pytest.raises(SettingsError, match=r"motorcade\.toml:1: mqqt: no such section, .*mqtt"):
         load()
 
 
@@ -94,10 +95,60 @@ def test_wrong_type_names_file_and_line() -> None:
         load()
 
 
-def test_value_the_room_refuses_names_the_section() -> None:
+def test_value_the_room_refuses_names_file_and_line() -> None:
     write("[scorer]\npoll_messages = 0\n")
-    with pytest.raises(SettingsError, match="poll_messages is 0"):
+    with pytest.raises(SettingsError, match=r"motorcade\.toml:2: scorer poll_messages is 0"):
         load().section(ScorerSettings)
+
+
+def test_value_out_of_range_names_file_and_line_and_what_it_may_be() -> None:
+    write("[gateway]\ngroup_commit_ms = 501\nagreement_share = 1.5\n[mqtt]\nversion = 3\n")
+    with pytest.raises(SettingsError) as raised:
+        load()
+    assert str(raised.value).split("; ") == [
+        "motorcade.toml:5: mqtt.version is 3",
+        "it may be 4 or 5",
+        "motorcade.toml:2: gateway.group_commit_ms is 501",
+        "it may be 0 to 500 ms",
+        "motorcade.toml:3: gateway.agreement_share is 1.5",
+        "it may be 0 to 1",
+    ]
+
+
+def test_value_out_of_range_of_a_flag_or_a_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(SettingsError, match=r"flag for gateway\.group_commit_ms: .*0 to 500 ms"):
+        load(flags={"gateway": {"group_commit_ms": -1}})
+    monkeypatch.setenv("MOTORCADE_GATEWAY_GATEWAY_ID", "a/b")
+    with pytest.raises(SettingsError, match=r"MOTORCADE_GATEWAY_GATEWAY_ID: .*without / \+ #"):
+        load()
+
+
+def test_a_value_of_the_wrong_type_is_told_what_it_may_be() -> None:
+    write('[gateway]\ngroup_commit_ms = "soon"\n')
+    with pytest.raises(SettingsError, match=r"toml:2: .*integer.*'soon'; it may be 0 to 500 ms"):
+        load()
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        ("[gateway]\ngruop_commit_ms = 5\n", "did you mean group_commit_ms?"),
+        ("[gatway]\ngroup_commit_ms = 5\n", "did you mean gateway?"),
+        ('[mqtt.tls]\ncertficate = "x"\n', "did you mean certificate?"),
+    ],
+)
+def test_a_typing_error_is_told_what_was_meant(text: str, meant: str) -> None:
+    write(text)
+    with pytest.raises(SettingsError) as raised:
+        load()
+    assert meant in str(raised.value)
+    assert "motorcade.toml:" in str(raised.value)
+
+
+@pytest.mark.parametrize("key", keys_of(GatewaySettings), ids=lambda key: key.name)
+def test_every_key_of_the_gateway_says_what_it_may_be_by_type_or_by_limit(key: Key) -> None:
+    assert key.allowed or members(key.annotation)[0] in (bool, Path)
+    assert fault(GatewaySettings, key.name, key.default) is None
 
 
 def test_no_toml() -> None:

@@ -325,7 +325,7 @@ def test_wrong_password_is_a_setting(tmp_path: Path, version: int) -> None:
 @pytest.mark.parametrize(
     ("wrong", "says"),
     [
-        ({"version": 3}, "may be 5, or 4"),
+        ({"version": 3}, "may be 4 or 5"),
         ({"port": 0}, "1 to 65535"),
         ({"backoff_min_s": 0.0}, "backoff_min_s"),
     ],
