@@ -134,6 +134,8 @@ class Admission:
                         message.received_ms,
                         message.payload,
                         extract(message.user_properties),
+                        message.gateway_boot,
+                        message.monotonic_ms,
                     )
                 )
             elif verdict is Verdict.DUPLICATE:

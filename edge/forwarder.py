@@ -18,11 +18,13 @@ from edge.frames import WRITTEN_TOPICS, Framer
 from edge.health import CONNECTED, Health
 from edge.marks import Mark
 from edge.positions import read_committed, remember_where_to_look
+from edge.receipts import Receipts
 from edge.rows import Lane
 from edge.settings import GatewaySettings
 from edge.spans import begin_spans
 from edge.spool import Spool
 from edge.spool_reader import SpoolReader
+from edge.timekeeper import Timekeeper
 from schemas.errors import ContractError, SettingsError, TransientError
 from schemas.records import Record
 from schemas.topics import ALERTS_STATE
@@ -72,7 +74,7 @@ class Forwarder:
         health: Told about the uplink.
         status: Makes the record of a heartbeat.
         rng: For jitter.
-        now_ms: Wall time.
+        keeper: The gateway's time.
     """
 
     def __init__(
@@ -84,7 +86,7 @@ class Forwarder:
         health: Health,
         status: Callable[[], Record],
         rng: random.Random,
-        now_ms: Callable[[], int],
+        keeper: Timekeeper,
     ) -> None:
         self._settings = settings
         self._kafka = kafka
@@ -92,7 +94,8 @@ class Forwarder:
         self._health = health
         self._status = status
         self._rng = rng
-        self._now_ms = now_ms
+        self._now_ms = keeper.wall_ms
+        self._receipts = Receipts(keeper, spool)
         self._producer = TransactionalProducer(kafka, settings.gateway_id)
         self._positions = {lane: spool.marks[Mark.forwarded(lane)] for lane in Lane}
         self._took_over = True
@@ -143,7 +146,9 @@ class Forwarder:
         self._note()
         self._health.uplink = CONNECTED
         self._health.announcer.info("uplink", "forwarding to Kafka")
-        return Framer(self._settings.gateway_id, ids, partitions[ALERTS_STATE.name])
+        return Framer(
+            self._settings.gateway_id, ids, partitions[ALERTS_STATE.name], self._receipts.of
+        )
 
     def _lost(self, error: Exception) -> None:
         self._health.uplink = str(error)

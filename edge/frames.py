@@ -1,9 +1,10 @@
 """From rows of the spool to records of Kafka: pure, and the Avro body stays byte for byte."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from edge.partitions import partition_of
+from edge.receipts import Receipt
 from edge.rows import Kind, Lane, StoredPriority, StoredTelemetry
 from schemas.errors import SettingsError
 from schemas.records import (
@@ -75,6 +76,11 @@ def telemetry_frames(ids: SchemaIds) -> dict[bytes, bytes]:
     }
 
 
+def as_stored(row: StoredTelemetry) -> Receipt:
+    """The time of receipt as the gateway's clock showed it."""
+    return Receipt(row.received_ms)
+
+
 @dataclass(frozen=True, slots=True)
 class Framer:
     """Makes Kafka records for one gateway.
@@ -83,11 +89,13 @@ class Framer:
         gateway_id: Written into headers and keys.
         ids: Schema ids of the topics that are written.
         state_partitions: Partitions of `vehicle.alerts.state`.
+        receipt: When a batch was received, in truth where that is known.
     """
 
     gateway_id: str
     ids: SchemaIds
     state_partitions: int
+    receipt: Callable[[StoredTelemetry], Receipt] = as_stored
 
     def telemetry(self, rows: Sequence[StoredTelemetry]) -> list[Outgoing]:
         """One record a batch; key is the vehicle, record time the time of receipt.
@@ -114,12 +122,14 @@ class Framer:
                     ("boot_id", b"%d" % row.boot_id),
                     ("seq", b"%d" % row.seq),
                     ("gateway_id", gateway_id),
-                    ("received_ms", b"%d" % row.received_ms),
+                    ("received_ms", b"%d" % received_ms),
+                    *headers,
                     *_trace(row.traceparent),
                 ),
-                row.received_ms,
+                received_ms,
             )
             for row in rows
+            for received_ms, headers in (self.receipt(row),)
         ]
 
     def priority(self, rows: Sequence[StoredPriority]) -> list[Outgoing]:

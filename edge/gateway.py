@@ -21,6 +21,7 @@ from edge.admission import Admission
 from edge.alert_board import AlertBoard
 from edge.check import CheckResult, check
 from edge.control import Handler
+from edge.clock import Clock, SystemClock
 from edge.forwarder import Forwarder
 from edge.gateway_metrics import fill
 from edge.health import Crew, Health
@@ -37,6 +38,7 @@ from edge.spool_reader import SpoolReader
 from edge.spool_schema import SpoolError
 from edge.status import StatusTaker
 from edge.store_loop import StoreLoop
+from edge.timekeeper import Timekeeper
 from schemas.errors import TransientError
 from schemas.records import Record
 from schemas.topics import mqtt_ack, mqtt_label, mqtt_telemetry
@@ -55,11 +57,6 @@ JOIN_S = 60.0
 FLUSH_S = 5.0
 
 
-def wall_ms() -> int:
-    """The clock of this machine, in milliseconds since the epoch."""
-    return time.time_ns() // 1_000_000
-
-
 class Gateway:
     """One gateway; `run` does everything.
 
@@ -67,13 +64,21 @@ class Gateway:
         settings: Of the gateway; validated here.
         mqtt: The vehicles' broker.
         kafka: Where to forward to.
+        clock: Of this machine.
 
     Raises:
         SettingsError: A setting cannot work, or the spool is in use.
         SpoolError: The spool cannot be opened for now.
     """
 
-    def __init__(self, settings: GatewaySettings, mqtt: MqttSettings, kafka: KafkaSettings) -> None:
+    def __init__(
+        self,
+        settings: GatewaySettings,
+        mqtt: MqttSettings,
+        kafka: KafkaSettings,
+        *,
+        clock: Clock | None = None,
+    ) -> None:
         settings.validate()
         self._settings = settings
         self._mqtt = mqtt
@@ -84,7 +89,9 @@ class Gateway:
         self._stored_all = threading.Event()
         self._scored_all = threading.Event()
         self._patience = Patience(self._crew.stop, self.health, self._rng)
-        self._spool = self._open_spool()
+        clock = clock or SystemClock()
+        self._spool = self._open_spool(clock.wall_ms())
+        self._keeper = Timekeeper(clock, self._spool)
         self._intake = Intake(
             messages_max=settings.queue_messages_max, bytes_max=settings.queue_bytes_max
         )
@@ -110,8 +117,8 @@ class Gateway:
         self._retention = Retention(settings, self._spool)
         self._operations = Operations(settings.control_path, self._commands(), self.health)
 
-    def _open_spool(self) -> Spool:
-        spool = Spool(self._settings.spool_path, now_ms=wall_ms())
+    def _open_spool(self, now_ms: int) -> Spool:
+        spool = Spool(self._settings.spool_path, now_ms=now_ms)
         if spool.moved_aside is not None:
             self.health.announcer.warn(
                 "damaged spool",
@@ -164,7 +171,7 @@ class Gateway:
             board=self._board,
             patience=self._patience,
             health=self.health,
-            now_ms=wall_ms,
+            keeper=self._keeper,
         )
 
     def _make_forwarder(self) -> Forwarder:
@@ -175,7 +182,7 @@ class Gateway:
             health=self.health,
             status=self.status,
             rng=self._rng,
-            now_ms=wall_ms,
+            keeper=self._keeper,
         )
 
     def _make_releases(self) -> ReleaseLoop:
@@ -187,7 +194,7 @@ class Gateway:
             offer=self._scoring.offer,
             patience=self._patience,
             health=self.health,
-            now_ms=wall_ms,
+            now_ms=self._keeper.wall_ms,
         )
 
     def _commands(self) -> dict[str, Handler]:
@@ -220,7 +227,10 @@ class Gateway:
         ]
         numbers = at_scrape(
             lambda: fill(
-                self.health, self._spool, mqtt_connected=self._client.connected, now_ms=wall_ms()
+                self.health,
+                self._spool,
+                mqtt_connected=self._client.connected,
+                now=self._keeper.now(),
             )
         )
         try:
@@ -252,6 +262,7 @@ class Gateway:
                 self._operations.tick()
                 if time.monotonic() >= due_s:
                     due_s = time.monotonic() + HOUSEKEEPING_S
+                    self._keeper.tick()
                     self._trim(reader)
         finally:
             reader.close()
@@ -293,13 +304,16 @@ class Gateway:
     # -- on the MQTT network thread
 
     def _received(self, message: Incoming) -> None:
+        received_ms, gateway_boot, monotonic_ms = self._keeper.now()
         self._intake.put(
             Inbound(
                 message.topic,
                 message.payload,
                 message.user_properties,
-                wall_ms(),
+                received_ms,
                 message.token,
+                gateway_boot,
+                monotonic_ms,
             )
         )
 
@@ -328,6 +342,7 @@ def run(
     *,
     stop: threading.Event,
     on_ready: Callable[[Gateway], object] | None = None,
+    clock: Clock | None = None,
 ) -> None:
     """Run a gateway until `stop` is set. See `Gateway` and `Gateway.run` for what it raises."""
-    Gateway(settings, mqtt, kafka).run(stop=stop, on_ready=on_ready)
+    Gateway(settings, mqtt, kafka, clock=clock).run(stop=stop, on_ready=on_ready)

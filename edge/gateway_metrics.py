@@ -6,9 +6,11 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from edge.health import CONNECTED, Health
+from edge.history import moments
 from edge.marks import Mark
 from edge.rows import StoredTelemetry
 from edge.spool import Spool
+from edge.timekeeper import Moment, Stamp, age_ms, is_true
 from schemas.columns import TelemetryColumns
 from scoring.bundle import Bundle
 from scoring.stream import Scored
@@ -19,7 +21,7 @@ from transport.metric_kinds import is_recording
 DEPLOYMENT = "edge"
 
 
-def fill(health: Health, spool: Spool, *, mqtt_connected: bool, now_ms: int) -> None:
+def fill(health: Health, spool: Spool, *, mqtt_connected: bool, now: Stamp) -> None:
     """Tell what the gateway counts anyway.
 
     Raises:
@@ -35,19 +37,22 @@ def fill(health: Health, spool: Spool, *, mqtt_connected: bool, now_ms: int) -> 
     metrics.GATEWAY_DISK_REFUSALS.hold(health.disk_refusals)
     metrics.GATEWAY_SPOOL_ROWS.set(spool.depth())
     metrics.GATEWAY_SPOOL_BYTES.set(spool.size_bytes())
-    metrics.GATEWAY_UNSENT_AGE.set(unsent_age_s(spool, now_ms))
+    metrics.GATEWAY_UNSENT_AGE.set(unsent_age_s(spool, now))
     metrics.GATEWAY_CONNECTED.set(mqtt_connected, peer="mqtt")
     metrics.GATEWAY_CONNECTED.set(health.uplink == CONNECTED, peer="kafka")
 
 
-def unsent_age_s(spool: Spool, now_ms: int) -> float:
-    """Seconds since the oldest telemetry that is not in Kafka was received; 0 without any."""
+def unsent_age_s(spool: Spool, now: Stamp) -> float:
+    """Seconds since the oldest telemetry that is not in Kafka was received; 0 without any.
+
+    By monotonic time, so at least that: see `edge.timekeeper.age_ms`.
+    """
     reader = spool.reader()
     try:
-        received_ms = reader.received_ms(spool.marks[Mark.FORWARDED_TELEMETRY] + 1)
+        oldest = moments(reader)(spool.marks[Mark.FORWARDED_TELEMETRY] + 1)
     finally:
         reader.close()
-    return 0.0 if received_ms is None else max(0.0, (now_ms - received_ms) / 1000.0)
+    return 0.0 if oldest is None else age_ms(oldest, now) / 1000.0
 
 
 def model_in_use(bundle: Bundle) -> None:
@@ -64,8 +69,8 @@ def model_in_use(bundle: Bundle) -> None:
 class ScoreMeter:
     """Takes the time of one batch, from when it is made."""
 
-    def __init__(self, now_ms: Callable[[], int]) -> None:
-        self._now_ms = now_ms
+    def __init__(self, now: Callable[[], Stamp]) -> None:
+        self._now = now
         self._began_s = time.monotonic()
 
     def scored(
@@ -79,17 +84,18 @@ class ScoreMeter:
         if not is_recording():
             return
         compute_s = time.monotonic() - self._began_s
-        now_ms = self._now_ms()
+        now = self._now()
         labels = {
             "model": bundle.manifest.name,
             "version": bundle.manifest.version,
             "arm": CHAMPION,
             "deployment": DEPLOYMENT,
         }
-        received_ms = np.array([row.received_ms for row in rows])
-        waited_s = np.maximum(0.0, (now_ms - received_ms) / 1000.0 - compute_s)
+        ages_ms = [age_ms(Moment(row.gateway_boot, row.monotonic_ms), now) for row in rows]
+        waited_s = np.maximum(0.0, np.array(ages_ms) / 1000.0 - compute_s)
+        ages_s = metrics.ages_s(columns, now.received_ms)
         metrics.poll_scored(
-            metrics.ages_s(columns, now_ms),
+            ages_s if is_true(now.gateway_boot) else np.full_like(ages_s, np.nan),
             messages=len(rows),
             queue_s=waited_s,
             compute_s=compute_s,

@@ -13,13 +13,18 @@ from typing import NamedTuple
 
 
 class Inbound(NamedTuple):
-    """One MQTT message as received; `token` acknowledges it."""
+    """One MQTT message as received; `token` acknowledges it.
+
+    `received_ms`, `gateway_boot` and `monotonic_ms` say when (`edge.timekeeper.Stamp`).
+    """
 
     topic: str
     payload: bytes
     user_properties: Sequence[tuple[str, str]]
     received_ms: int
     token: int
+    gateway_boot: int = 0
+    monotonic_ms: int = 0
 
 
 class Intake:

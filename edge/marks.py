@@ -19,6 +19,8 @@ class Mark(StrEnum):
     SCORED = "scored"
     IDENTITY = "identity"
     VEHICLE_DROPS = "vehicle_drops"
+    GATEWAY_BOOT = "gateway_boot"
+    """Number of this machine's boot, and which boot that was; see `edge.timekeeper`."""
 
     @classmethod
     def forwarded(cls, lane: str) -> "Mark":

@@ -1,6 +1,6 @@
 """What the spool may let go: rows that are in Kafka, scored, and older than the history."""
 
-from edge.history import position_at
+from edge.history import history_start, moments
 from edge.marks import Mark
 from edge.rows import Lane
 from edge.settings import GatewaySettings
@@ -45,16 +45,13 @@ class Retention:
     def _spare_telemetry(self, reader: SpoolReader, *, history_s: float) -> int:
         """Position up to which telemetry is too old to rebuild anything from.
 
-        Age counts from the receipt of the row scored last, not from the clock: a clock that
-        jumps ahead must not empty the history.
+        Age counts from the receipt of the row scored last, and by the gateway's monotonic time: a
+        clock that jumps must not empty the history.
         """
         first = reader.first_position(Lane.TELEMETRY)
         scored = self._spool.marks[Mark.SCORED]
         if first is None or scored < first:
             return 0
-        newest_ms = reader.received_ms(scored)
-        if newest_ms is None:
-            return 0
-        oldest_ms = newest_ms - round(max(history_s, self._settings.history_min_s) * 1000)
-        aged = position_at(oldest_ms, first=first, last=scored, received_ms=reader.received_ms) - 1
-        return max(aged, scored - self._settings.history_messages_max)
+        wanted_ms = round(max(history_s, self._settings.history_min_s) * 1000)
+        start = history_start(wanted_ms, first=first, last=scored, moment_at=moments(reader))
+        return max(start - 1, scored - self._settings.history_messages_max)

@@ -27,6 +27,8 @@ class Telemetry(NamedTuple):
     """A stored batch; `payload` is single-object Avro, byte for byte as received.
 
     `traceparent` is where in a trace it stands (`transport.tracing`); None for nearly all.
+    `gateway_boot` and `monotonic_ms` say when it was received, whatever the clock showed
+    (`edge.timekeeper`); 0 in rows that an earlier version stored.
     """
 
     vehicle_id: str
@@ -36,6 +38,8 @@ class Telemetry(NamedTuple):
     received_ms: int
     payload: bytes
     traceparent: str | None = None
+    gateway_boot: int = 0
+    monotonic_ms: int = 0
 
 
 class Priority(NamedTuple):
@@ -58,6 +62,8 @@ class StoredTelemetry(NamedTuple):
     received_ms: int
     payload: bytes
     traceparent: str | None = None
+    gateway_boot: int = 0
+    monotonic_ms: int = 0
 
 
 class StoredPriority(NamedTuple):

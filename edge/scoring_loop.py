@@ -12,20 +12,21 @@ measured long before the model came would help nobody; the rows still serve as h
 import queue
 import threading
 import time
-from collections.abc import Callable
 
 from edge.alert_board import AlertBoard
 from edge.dead_letters import refused_bundle
 from edge.gateway_metrics import ScoreMeter, model_in_use
 from edge.health import Health
-from edge.history import position_at
+from edge.history import history_start, moments
 from edge.marks import Mark
 from edge.patience import Patience
+from edge.receipts import UNKNOWN_MS, Receipts
 from edge.rows import AlertState, Kind, Lane, Priority, StoredTelemetry
 from edge.settings import GatewaySettings
 from edge.spans import begin_spans
 from edge.spool import Spool
 from edge.spool_reader import SpoolReader
+from edge.timekeeper import Timekeeper
 from schemas.codec import Framing, TelemetryColumns, decode_telemetry
 from schemas.errors import ContractError
 from schemas.records import decode_single_object, encode_single_object
@@ -49,7 +50,7 @@ class ScoringLoop:
         board: Shows alerts on MQTT.
         patience: Waits for a disk that refuses.
         health: Gets counts and state.
-        now_ms: Wall time, for `score_time`.
+        keeper: The gateway's time.
     """
 
     def __init__(
@@ -61,7 +62,7 @@ class ScoringLoop:
         board: AlertBoard,
         patience: Patience,
         health: Health,
-        now_ms: Callable[[], int],
+        keeper: Timekeeper,
     ) -> None:
         self._settings = settings
         self._fleet = fleet
@@ -69,7 +70,9 @@ class ScoringLoop:
         self._board = board
         self._patience = patience
         self._health = health
-        self._now_ms = now_ms
+        self._keeper = keeper
+        self._now_ms = keeper.wall_ms
+        self._receipts = Receipts(keeper, spool)
         self._arriving: queue.SimpleQueue[Bundle] = queue.SimpleQueue()
         self._scorer: StreamScorer | None = None
         self._position = spool.marks[Mark.SCORED]
@@ -154,14 +157,17 @@ class ScoringLoop:
     def _replay(self, scorer: StreamScorer, reader: SpoolReader) -> None:
         """Rebuild feature memory from the rows up to the scored position."""
         first = reader.first_position(Lane.TELEMETRY)
-        newest_ms = reader.received_ms(self._position)
-        if first is None or newest_ms is None:
+        if first is None:
             return
-        since_ms = newest_ms - round(scorer.history_s * 1000)
-        at = position_at(since_ms, first=first, last=self._position, received_ms=reader.received_ms)
+        at = history_start(
+            round(scorer.history_s * 1000),
+            first=first,
+            last=self._position,
+            moment_at=moments(reader),
+        )
         while rows := self._rows(reader, after=at - 1, through=self._position):
             columns = _decode(rows, scorer)
-            scorer.process(columns, now_ms=rows[-1].received_ms, replay=True)
+            scorer.process(columns, now_ms=UNKNOWN_MS, replay=True)
             at = rows[-1].position + 1
 
     def _refuse(self, bundle: Bundle, error: ContractError) -> None:
@@ -197,11 +203,12 @@ class ScoringLoop:
         if not rows:
             return
         rows, spans = begin_spans("gateway score", rows)
-        meter = ScoreMeter(self._now_ms)
+        meter = ScoreMeter(self._keeper.now)
         columns = _decode(rows, scorer)
+        received_ms = self._receipts.times(rows)[columns.index]
         try:
             with spans:
-                scored = scorer.process(columns, now_ms=rows[-1].received_ms)
+                scored = scorer.process(columns, now_ms=received_ms)
         except ContractError as error:
             self._fail(scorer, error)
             return

@@ -213,7 +213,7 @@ class Spool:
     def _insert_telemetry(self, connection: sqlite3.Connection, rows: Sequence[Telemetry]) -> None:
         start = self._last[Lane.TELEMETRY] + 1
         connection.executemany(
-            "INSERT INTO telemetry VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO telemetry VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             [(position, *row) for position, row in enumerate(rows, start)],
         )
         self._growing[Lane.TELEMETRY] += len(rows)

@@ -9,8 +9,6 @@ from edge.spool_schema import connect, translate
 
 Row = tuple[Any, ...]
 
-_PAYLOAD = -2
-
 
 class SpoolReader:
     """Reads the spool; belongs to one thread.
@@ -25,10 +23,12 @@ class SpoolReader:
     def telemetry(self, *, after: int, rows_max: int, bytes_max: int) -> list[StoredTelemetry]:
         """Rows behind a position, in order; cut when `bytes_max` of payload are passed."""
         rows = self._rows(
-            "SELECT position, vehicle_id, boot_id, seq, received_ms, payload, traceparent"
-            " FROM telemetry WHERE position > ? ORDER BY position LIMIT ?",
+            "SELECT position, vehicle_id, boot_id, seq, received_ms, payload, traceparent,"
+            " gateway_boot, monotonic_ms FROM telemetry"
+            " WHERE position > ? ORDER BY position LIMIT ?",
             (after, rows_max),
             bytes_max,
+            payload=5,
         )
         return [StoredTelemetry(*row) for row in rows]
 
@@ -39,17 +39,20 @@ class SpoolReader:
             " FROM priority WHERE position > ? ORDER BY position LIMIT ?",
             (after, rows_max),
             bytes_max,
+            payload=4,
         )
         return [StoredPriority(*row) for row in rows]
 
-    def _rows(self, query: str, parameters: tuple[int, int], bytes_max: int) -> list[Row]:
+    def _rows(
+        self, query: str, parameters: tuple[int, int], bytes_max: int, *, payload: int
+    ) -> list[Row]:
         taken: list[Row] = []
         size = 0
         try:
             cursor = self._connection.execute(query, parameters)
             for row in cursor:
                 taken.append(row)
-                size += len(row[_PAYLOAD])
+                size += len(row[payload])
                 if size >= bytes_max:
                     break
             cursor.close()

@@ -15,7 +15,7 @@ from typing import IO
 
 from schemas.errors import MotorcadeError, SettingsError, TransientError
 
-FORMAT = 2
+FORMAT = 3
 BUSY_TIMEOUT_S = 10.0
 WAL_BYTES_KEPT = 16 * 1024 * 1024
 
@@ -29,7 +29,9 @@ TABLES = (
         oldest_seq INTEGER NOT NULL,
         received_ms INTEGER NOT NULL,
         payload BLOB NOT NULL,
-        traceparent TEXT
+        traceparent TEXT,
+        gateway_boot INTEGER NOT NULL DEFAULT 0,
+        monotonic_ms INTEGER NOT NULL DEFAULT 0
     ) STRICT""",
     """CREATE TABLE priority (
         position INTEGER PRIMARY KEY,
@@ -65,6 +67,10 @@ UPGRADES = {
         # SQLite notes the column and leaves the rows alone, so this takes no time.
         "ALTER TABLE telemetry ADD COLUMN traceparent TEXT",
         "ALTER TABLE priority ADD COLUMN traceparent TEXT",
+    ),
+    2: (
+        "ALTER TABLE telemetry ADD COLUMN gateway_boot INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE telemetry ADD COLUMN monotonic_ms INTEGER NOT NULL DEFAULT 0",
     ),
 }
 """From each earlier format to the next. A later program never loses what an earlier one stored."""

@@ -23,6 +23,8 @@ from scoring.featurizer import Featured, Featurizer, split
 from scoring.policy import AlertPolicy, Decisions
 from scoring.scorer import BatchScorer, MakeScorer, RowScorer
 
+Times = int | NDArray[np.int64]
+
 LATE_AFTER_MS = 30_000
 _POLICY_READING_S = 10.0
 """Slowest usual rate: so much log per score of the policy's window is replayed."""
@@ -107,12 +109,12 @@ class StreamScorer:
         """Open alerts by vehicle id; a copy."""
         return dict(self._open)
 
-    def process(self, columns: TelemetryColumns, *, now_ms: int, replay: bool = False) -> Scored:
+    def process(self, columns: TelemetryColumns, *, now_ms: Times, replay: bool = False) -> Scored:
         """Score a poll.
 
         Args:
             columns: Decoded with `signals`.
-            now_ms: Time of arrival, since the epoch.
+            now_ms: Time of arrival, since the epoch: one for all, or of each message, shape (M,).
             replay: Rebuild the state only: no transitions, and open alerts stay open.
 
         Raises:
@@ -199,7 +201,7 @@ class StreamScorer:
         if decisions.row.size:
             part.scored.transitions += self._transitions(part, featured, decisions)
 
-    def _late(self, columns: TelemetryColumns, now_ms: int) -> NDArray[np.bool_]:
+    def _late(self, columns: TelemetryColumns, now_ms: Times) -> NDArray[np.bool_]:
         newest = columns.event_time_ms[columns.starts + columns.counts - 1]
         late: NDArray[np.bool_] = columns.clock_synced & (now_ms - newest > self._late_after_ms)
         return late

@@ -39,6 +39,33 @@ PATIENCE_S = 60.0
 EPOCH_MS = 1_700_000_000_000
 
 
+@dataclass
+class FakeClock:
+    """A machine's clocks that go as a test wants."""
+
+    wall: int = EPOCH_MS + 100_000_000_000
+    monotonic: int = 1_000_000
+    right: bool = True
+    boot: str = "boot"
+
+    def boot_mark(self) -> str:
+        return self.boot
+
+    def wall_ms(self) -> int:
+        return self.wall
+
+    def monotonic_ms(self) -> int:
+        return self.monotonic
+
+    def synced(self) -> bool:
+        return self.right
+
+    def advance(self, ms: int) -> None:
+        """Time passes."""
+        self.wall += ms
+        self.monotonic += ms
+
+
 def reading(index: int, signals: Signals = HEALTHY) -> Record:
     """One reading, a second after the one before."""
     present = {"engine_speed": 2_000.0, **signals}

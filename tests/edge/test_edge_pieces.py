@@ -7,13 +7,10 @@ from pathlib import Path
 
 import pytest
 from edge_parts import batch, bundle
-from hypothesis import given
-from hypothesis import strategies as st
 
 from edge.announce import Announcer
 from edge.frames import Framer, position_key, telemetry_frames
 from edge.health import Health
-from edge.history import position_at
 from edge.intake import Inbound, Intake
 from edge.models import CURRENT, PREVIOUS, ModelStore
 from edge.partitions import partition_of
@@ -71,18 +68,6 @@ def test_a_group_ends_when_it_is_full_without_waiting() -> None:
     for _ in range(3):
         intake.put(message())
     assert len(intake.take(group_max=2, group_s=3_600.0, timeout_s=0.0)) == 2
-
-
-@given(st.lists(st.integers(0, 50), max_size=30), st.integers(0, 60), st.integers(1, 5))
-def test_bisection_finds_the_first_row_of_a_time(times: list[int], wanted: int, first: int) -> None:
-    times = sorted(times)
-    last = first + len(times) - 1
-
-    def received_ms(position: int) -> int | None:
-        return times[position - first] if position <= last else None
-
-    found = position_at(wanted, first=first, last=last, received_ms=received_ms)
-    assert found == first + sum(time < wanted for time in times)
 
 
 def position(lane: Lane, at: int, *, gateway: str = "gw", spool: str = "s") -> tuple[bytes, bytes]:

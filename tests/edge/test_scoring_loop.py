@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from edge_parts import FAULTY, HEALTHY, batch, bundle
+from edge_parts import FAULTY, HEALTHY, FakeClock, batch, bundle
 
 from edge.alert_board import AlertBoard
 from edge.health import Health
@@ -18,6 +18,7 @@ from edge.scoring_loop import ScoringLoop
 from edge.settings import GatewaySettings
 from edge.spool import Spool
 from edge.spool_reader import SpoolReader
+from edge.timekeeper import Timekeeper
 from schemas.errors import MotorcadeError, TransientError
 from schemas.records import decode_single_object
 
@@ -57,6 +58,7 @@ class Bench:
         self.directory = directory
         self.broker = Broker()
         self.seq = 0
+        self.clock = FakeClock()
         self.open()
 
     def open(self) -> None:
@@ -65,6 +67,7 @@ class Bench:
         )
         self.spool = Spool(self.settings.spool_path, now_ms=0)
         self.book = self.spool.identity_book(vehicles_max=10)
+        self.keeper = Timekeeper(self.clock, self.spool)
         self.health = Health()
         patience = Patience(threading.Event(), self.health, random.Random(1))
         self.board = AlertBoard(
@@ -77,7 +80,7 @@ class Bench:
             board=self.board,
             patience=patience,
             health=self.health,
-            now_ms=lambda: 5,
+            keeper=self.keeper,
         )
         self.reader = self.spool.reader()
 
@@ -95,8 +98,21 @@ class Bench:
         for signals in faulty * [FAULTY] + healthy * [HEALTHY]:
             self.seq += 1
             self.book.admit("car", 1, self.seq, 1)
-            payload = batch("car", self.seq, signals=signals)
-            rows.append(Telemetry("car", 1, self.seq, 1, 1_000 * self.seq, payload))
+            self.clock.advance(1_000)
+            received_ms, gateway_boot, monotonic_ms = self.keeper.now()
+            rows.append(
+                Telemetry(
+                    "car",
+                    1,
+                    self.seq,
+                    1,
+                    received_ms,
+                    batch("car", self.seq, signals=signals),
+                    None,
+                    gateway_boot,
+                    monotonic_ms,
+                )
+            )
         self.spool.store(rows, (), self.book)
 
     def score(self) -> None:
