@@ -5,6 +5,9 @@ Alert in the priority lane in the same transaction that moves the scored positio
 that caused it, so a crash at any moment repeats no alert and loses none. Between transitions the
 scored position is a hint: scoring the same rows again comes to the same end.
 
+Beside alerts it tells what it finds of the vehicles' clocks, and a sample of its scores; see
+`edge.settling` for how they reach the disk.
+
 Without a model the scored position moves on with what is stored. Alarming later about what was
 measured long before the model came would help nobody; the rows still serve as history.
 """
@@ -13,16 +16,19 @@ import queue
 import threading
 import time
 
+from edge.agreement import AgreementSample
 from edge.alert_board import AlertBoard
+from edge.clock_watch import ClockWatch
 from edge.dead_letters import refused_bundle
 from edge.gateway_metrics import ScoreMeter, model_in_use
 from edge.health import Health
 from edge.history import history_start, moments
 from edge.marks import Mark
 from edge.patience import Patience
-from edge.receipts import UNKNOWN_MS, Receipts
+from edge.receipts import UNKNOWN_MS
 from edge.rows import AlertState, Kind, Lane, Priority, StoredTelemetry
 from edge.settings import GatewaySettings
+from edge.settling import Settling
 from edge.spans import begin_spans
 from edge.spool import Spool
 from edge.spool_reader import SpoolReader
@@ -72,10 +78,14 @@ class ScoringLoop:
         self._health = health
         self._keeper = keeper
         self._now_ms = keeper.wall_ms
-        self._receipts = Receipts(keeper, spool)
         self._arriving: queue.SimpleQueue[Bundle] = queue.SimpleQueue()
         self._scorer: StreamScorer | None = None
         self._position = spool.marks[Mark.SCORED]
+        self._settling = Settling(spool, patience)
+        self._agreement = AgreementSample(
+            settings.agreement_share, fleet, shared=bool(settings.shared_group)
+        )
+        self._clocks = ClockWatch(settings, spool, keeper)
 
     @property
     def history_s(self) -> float:
@@ -101,20 +111,22 @@ class ScoringLoop:
             deadline_s = time.monotonic() + FINISH_S
             while time.monotonic() < deadline_s and self.step(reader, wait_s=0.0):
                 pass
+            self._settling.flush()
         finally:
             reader.close()
 
     def step(self, reader: SpoolReader, *, wait_s: float) -> bool:
         """Take a new model if there is one, then score a batch; whether there was a batch."""
+        self._clocks.remember(reader)
         self._adopt(reader)
         self._board.tick(reader)
+        self._settling.tick()
         if self._spool.last(Lane.TELEMETRY) <= self._position and not self._spool.wait_beyond(
             {Lane.TELEMETRY: self._position}, timeout_s=wait_s
         ):
             return False
         if self._scorer is None:
-            self._pass_over()
-            return False
+            return self._pass_over(reader)
         self._score(self._scorer, reader)
         self._board.tick(reader)
         return True
@@ -184,9 +196,13 @@ class ScoringLoop:
 
     # -- telemetry
 
-    def _pass_over(self) -> None:
-        self._position = self._spool.last(Lane.TELEMETRY)
-        self._spool.marks.note(Mark.SCORED, self._position)
+    def _pass_over(self, reader: SpoolReader) -> bool:
+        """Without a model; whether there was anything."""
+        rows = self._rows(reader, after=self._position)
+        if rows:
+            self._position = rows[-1].position
+            self._settling.settle(self._position, self._clocks.hear_rows(rows))
+        return bool(rows)
 
     def _rows(
         self, reader: SpoolReader, *, after: int, through: int | None = None
@@ -205,7 +221,9 @@ class ScoringLoop:
         rows, spans = begin_spans("gateway score", rows)
         meter = ScoreMeter(self._keeper.now)
         columns = _decode(rows, scorer)
-        received_ms = self._receipts.times(rows)[columns.index]
+        at = columns.index.tolist()
+        good = [rows[i] for i in at]
+        received_ms = self._clocks.times(good)
         try:
             with spans:
                 scored = scorer.process(columns, now_ms=received_ms)
@@ -215,11 +233,14 @@ class ScoringLoop:
         self._health.scored += len(scored.scores)
         meter.scored(scorer.bundle, rows, columns, scored)
         self._position = rows[-1].position
+        letters = self._clocks.hear(columns, good, received_ms)
+        letters += self._agreement.letters(
+            scorer.bundle, columns, good, scored, now_ms=self._now_ms()
+        )
         if scored.transitions:
-            at = columns.index.tolist()
-            self._raise(scorer.bundle, scored, [rows[i] for i in at])
+            self._raise(scorer.bundle, scored, good, letters)
         else:
-            self._spool.marks.note(Mark.SCORED, self._position)
+            self._settling.settle(self._position, letters)
 
     def _fail(self, scorer: StreamScorer, error: ContractError) -> None:
         """A model that fails at run time is put away; scoring waits for the next one."""
@@ -228,21 +249,24 @@ class ScoringLoop:
         self._health.scoring = f"model {scorer.bundle.manifest.version} failed: {error.detail}"
         self._health.model_version = self._health.model_sha256 = None
 
-    def _raise(self, bundle: Bundle, scored: Scored, rows: list[StoredTelemetry]) -> None:
-        letters: list[Priority] = []
+    def _raise(
+        self,
+        bundle: Bundle,
+        scored: Scored,
+        rows: list[StoredTelemetry],
+        letters: list[Priority],
+    ) -> None:
+        alerts: list[Priority] = []
         states: dict[tuple[str, str], AlertState] = {}
         for transition in scored.transitions:
             row = rows[transition.message]
             letter = self._letter(bundle, transition, row)
-            letters.append(letter)
+            alerts.append(letter)
             states[row.vehicle_id, transition.code] = AlertState(
                 row.vehicle_id, transition.code, transition.state, self._position, letter.payload
             )
-        self._patience.until_done(
-            "storing alerts",
-            lambda: self._spool.store_alerts(letters, list(states.values()), scored=self._position),
-        )
-        self._health.alerts += len(letters)
+        self._settling.settle(self._position, letters, alerts=alerts, states=list(states.values()))
+        self._health.alerts += len(alerts)
         self._board.changed()
 
     def _letter(self, bundle: Bundle, transition: Transition, row: StoredTelemetry) -> Priority:

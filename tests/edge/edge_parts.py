@@ -80,17 +80,20 @@ def batch(
     oldest: int = 1,
     step_ms: int = 0,
     signals: Signals = HEALTHY,
+    event_ms: int | None = None,
+    uptime_ms: int | None = None,
+    synced: bool = True,
 ) -> bytes:
-    """A batch of one reading, as a vehicle sends it."""
+    """A batch of one reading, as a vehicle sends it; by default a second after the one before."""
     one = reading(seq, signals)
-    one["event_time"] += step_ms
+    one["event_time"] = (one["event_time"] if event_ms is None else event_ms) + step_ms
     record = {
         "vehicle_id": vehicle,
         "boot_id": boot,
         "seq": seq,
         "oldest_seq": oldest,
-        "uptime_ms": 1_000 * seq,
-        "clock_synced": True,
+        "uptime_ms": 1_000 * seq if uptime_ms is None else uptime_ms,
+        "clock_synced": synced,
         "readings": [one],
     }
     return encode_single_object("TelemetryBatch", record)

@@ -6,21 +6,21 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from edge_parts import FAULTY, HEALTHY, FakeClock, batch, bundle
+from edge_parts import EPOCH_MS, FAULTY, HEALTHY, FakeClock, batch, bundle
 
 from edge.alert_board import AlertBoard
 from edge.health import Health
 from edge.marks import Mark
 from edge.patience import Patience
 from edge.retention import Retention
-from edge.rows import Lane, Telemetry
+from edge.rows import Kind, Lane, Telemetry
 from edge.scoring_loop import ScoringLoop
 from edge.settings import GatewaySettings
 from edge.spool import Spool
 from edge.spool_reader import SpoolReader
 from edge.timekeeper import Timekeeper
 from schemas.errors import MotorcadeError, TransientError
-from schemas.records import decode_single_object
+from schemas.records import Record, decode_single_object
 
 EVERYTHING = 1 << 40
 
@@ -58,12 +58,17 @@ class Bench:
         self.directory = directory
         self.broker = Broker()
         self.seq = 0
-        self.clock = FakeClock()
+        self.share = 0.0
+        self.clock = FakeClock(wall=EPOCH_MS)
         self.open()
 
     def open(self) -> None:
         self.settings = GatewaySettings(
-            "gw", self.directory / "spool.db", self.directory, score_messages_max=4
+            "gw",
+            self.directory / "spool.db",
+            self.directory,
+            score_messages_max=4,
+            agreement_share=self.share,
         )
         self.spool = Spool(self.settings.spool_path, now_ms=0)
         self.book = self.spool.identity_book(vehicles_max=10)
@@ -119,10 +124,15 @@ class Bench:
         while self.loop.step(self.reader, wait_s=0.0):
             pass
 
-    def alerts(self) -> list[tuple[str, int]]:
+    def of_kind(self, kind: Kind, name: str) -> list[Record]:
         rows = self.reader.priority(after=0, rows_max=EVERYTHING, bytes_max=EVERYTHING)
-        records = [decode_single_object("Alert", row.payload) for row in rows]
-        return [(record["state"], record["seq"]) for record in records]
+        return [decode_single_object(name, row.payload) for row in rows if row.kind == kind]
+
+    def alerts(self) -> list[tuple[str, int]]:
+        return [(record["state"], record["seq"]) for record in self.of_kind(Kind.ALERT, "Alert")]
+
+    def sample(self) -> list[Record]:
+        return self.of_kind(Kind.SCORE, "ScoreBatch")
 
 
 @pytest.fixture
@@ -211,3 +221,45 @@ def test_history_stays_for_as_long_as_asked_and_what_is_not_in_kafka_for_ever(
     assert first(bench.reader) == 600  # received 400 s before the last
     retention.round(bench.reader, history_s=0.0)
     assert first(bench.reader) == 700  # never less than the least history
+
+
+@pytest.mark.parametrize("crash_after", range(0, 12, 3))
+def test_sampled_scores_are_written_once_whatever_a_crash_takes(
+    bench: Bench, crash_after: int
+) -> None:
+    bench.share = 1.0
+    bench.crash()
+    bench.loop.offer(bundle())
+    for step in range(12):
+        bench.drive(int(step % 6 < 3), int(step % 6 >= 3))
+        bench.score()
+        if step == crash_after:
+            bench.crash()  # what was held is gone, and is scored again
+            bench.loop.offer(bundle())
+    bench.score()
+    bench.loop.run(stopped(), stopped())
+    assert sorted(record["seq"] for record in bench.sample()) == list(range(1, 13))
+    assert bench.spool.marks.durable(Mark.SCORED) == 12
+    assert bench.alerts() == [("OPEN", 2), ("CLOSED", 6), ("OPEN", 8), ("CLOSED", 12)]
+    assert bench.sample()[0]["scores"] == [50.0]  # half of (150 - 50)² / 10²
+
+
+def test_while_scores_are_held_the_scored_position_stays_on_disk(bench: Bench) -> None:
+    bench.share = 1.0
+    bench.crash()
+    bench.loop.offer(bundle())
+    bench.drive(0, 3)
+    bench.score()
+    bench.spool.save(bench.book)
+    assert bench.sample() == []
+    assert bench.spool.marks.durable(Mark.SCORED) == 0
+    bench.drive(2, 0)  # an alert cannot wait, and takes them along
+    bench.score()
+    assert [record["seq"] for record in bench.sample()] == [1, 2, 3, 4, 5]
+    assert bench.spool.marks.durable(Mark.SCORED) == 5
+
+
+def stopped() -> threading.Event:
+    event = threading.Event()
+    event.set()
+    return event
