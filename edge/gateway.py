@@ -20,8 +20,8 @@ from contextlib import suppress
 from edge.admission import Admission
 from edge.alert_board import AlertBoard
 from edge.check import CheckResult, check
-from edge.control import Handler
 from edge.clock import Clock, SystemClock
+from edge.control import Handler
 from edge.forwarder import Forwarder
 from edge.gateway_metrics import fill
 from edge.health import Crew, Health
@@ -101,7 +101,7 @@ class Gateway:
             self._spool,
             self.health,
             mqtt_connected=lambda: self._client.connected,
-            now_ms=wall_ms,
+            keeper=self._keeper,
         )
         self._store = self._make_store()
         self._board = AlertBoard(

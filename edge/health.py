@@ -33,7 +33,6 @@ class Health:
         model_version: Of the model that scores; None without one.
         model_sha256: Of that model's bytes, 64 hex digits; None without one.
         model_rollback: Why an earlier model was gone back to; None if never.
-        clock_synced: Whether the wall clock is known to be right.
     """
 
     announcer: Announcer = field(default_factory=Announcer)
@@ -55,7 +54,6 @@ class Health:
     model_version: str | None = None
     model_sha256: str | None = None
     model_rollback: str | None = None
-    clock_synced: bool = True
 
 
 class Crew:

@@ -14,6 +14,7 @@ from edge.health import CONNECTED, Health
 from edge.machine import disk_free_bytes, rss_bytes, temperature_celsius
 from edge.settings import GatewaySettings
 from edge.spool import Spool
+from edge.timekeeper import Timekeeper
 from schemas.records import Record
 
 HOT_CELSIUS = 80.0
@@ -31,7 +32,7 @@ class StatusTaker:
         spool: Its size and age.
         health: Counts and states.
         mqtt_connected: Whether the MQTT broker is there.
-        now_ms: Wall time.
+        keeper: What time it is.
     """
 
     def __init__(
@@ -41,13 +42,13 @@ class StatusTaker:
         health: Health,
         *,
         mqtt_connected: Callable[[], bool],
-        now_ms: Callable[[], int],
+        keeper: Timekeeper,
     ) -> None:
         self._settings = settings
         self._spool = spool
         self._health = health
         self._mqtt_connected = mqtt_connected
-        self._now_ms = now_ms
+        self._keeper = keeper
         self._began_s = time.monotonic()
 
     def record(self) -> Record:
@@ -57,10 +58,10 @@ class StatusTaker:
             SpoolError: The spool cannot be read for now.
         """
         health = self._health
-        now_ms = self._now_ms()
+        now = self._keeper.now()
         return {
             "gateway_id": self._settings.gateway_id,
-            "time": now_ms,
+            "time": now.received_ms,
             "uptime_s": time.monotonic() - self._began_s,
             "received": health.received,
             "duplicates": health.duplicates,
@@ -71,11 +72,11 @@ class StatusTaker:
             "uplink": health.uplink,
             "model_version": health.model_version,
             "vehicle_drops": health.vehicle_drops,
-            "spool_oldest_age_s": unsent_age_s(self._spool, now_ms),
+            "spool_oldest_age_s": unsent_age_s(self._spool, now),
             "backlog_depth": health.backlog_depth,
             "drops": dict(health.drops),
             "disk_free_bytes": disk_free_bytes(self._settings.spool_path.parent),
-            "clock_synced": health.clock_synced,
+            "clock_synced": self._keeper.synced,
             "rss_bytes": rss_bytes(),
             "temperature_celsius": temperature_celsius(),
             "model_name": None if health.model_version is None else self._settings.model_name,

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from edge_parts import FakeClock
 
 from edge.announce import Announcer
 from edge.health import CONNECTED, Health
@@ -11,6 +12,7 @@ from edge.machine import disk_free_bytes, rss_bytes, temperature_celsius
 from edge.settings import GatewaySettings
 from edge.spool import Spool
 from edge.status import StatusTaker, bytes_allowed, faults, notes, state_of_health
+from edge.timekeeper import Timekeeper
 from motorcade.gateway_lines import status_lines
 from schemas.records import decode_single_object, encode_single_object, parsed_schema
 
@@ -36,7 +38,8 @@ def test_the_status_of_a_real_spool_fits_its_schema_and_counts_as_healthy(tmp_pa
     spool = Spool(settings.spool_path, now_ms=1)
     health = Health(Announcer(wall_ms=lambda: 0), uplink="away", drops={"quota": 3})
     health.announcer.warn("uplink", "lost it")
-    taker = StatusTaker(settings, spool, health, mqtt_connected=lambda: True, now_ms=lambda: 5_000)
+    keeper = Timekeeper(FakeClock(), spool)
+    taker = StatusTaker(settings, spool, health, mqtt_connected=lambda: True, keeper=keeper)
     try:
         record, full = taker.record(), taker.full()
     finally:
