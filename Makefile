@@ -3,26 +3,33 @@
 #   VENV=DIR        where the environment goes (.venv)
 #   PYTHON=PROGRAM  Python 3.11, 3.12 or 3.13 to make it with (the first that fits)
 #   ARGS=...        for `motorcade demo`, or for pytest
+#   ARCH=MACHINE PYTHON=VERSION   what `wheelhouse`, `deb` and `test-aarch64` are for: aarch64 or
+#                   x86_64; 3.11 (Debian 12), 3.12 or 3.13 (Debian 13)
 
 VENV ?= .venv
 PYTHON ?=
 ARGS ?=
+ARCH ?= aarch64
 UV ?= uv
+
+# A bare version names the Python of a Raspberry Pi, not a program of this machine.
+PI_PYTHON := $(or $(filter 3.11 3.12 3.13,$(PYTHON)),3.11)
+MAKER_PYTHON := $(filter-out 3.11 3.12 3.13,$(PYTHON))
 
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.motorcade-installed
 EXTRAS := simulator edge cloud tracing stack bench
 
 .DEFAULT_GOAL := help
-.PHONY: help venv jars demo test lint format lock lock-jars docs clean
+.PHONY: help venv jars demo test lint format lock lock-jars docs clean wheelhouse deb test-aarch64
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
 	@echo '  VENV=DIR where the environment goes; PYTHON=PROGRAM; ARGS="..." for demo and test'
 
 # The stamp makes a second run do nothing, and ask the network for nothing.
 $(STAMP): requirements/dev.txt requirements/make_environment.sh pyproject.toml
-	@sh requirements/make_environment.sh "$(VENV)" requirements/dev.txt $(PYTHON)
+	@sh requirements/make_environment.sh "$(VENV)" requirements/dev.txt $(MAKER_PYTHON)
 	@touch $@
 
 venv: $(STAMP) ## Make the environment
@@ -69,6 +76,16 @@ lock: ## Lock the requirements anew (needs uv)
 
 lock-jars: $(STAMP) ## Hash the Java artifacts of the stack anew
 	$(BIN)/python -m deploy.artifacts relock
+
+wheelhouse: $(STAMP) ## All that a Raspberry Pi installs offline: make wheelhouse ARCH=aarch64 PYTHON=3.11
+	@$(BIN)/python -m deploy.wheelhouse --machine $(ARCH) --python $(PI_PYTHON)
+
+deb: $(STAMP) ## The same as a Debian package: make deb ARCH=aarch64 PYTHON=3.11
+	@$(BIN)/python -m deploy.debian_package --machine $(ARCH) --python $(PI_PYTHON)
+
+# Not part of `make test`: minutes under emulation, and root.
+test-aarch64: $(STAMP) ## Run the aarch64 wheels in a Debian arm64 userland: make test-aarch64 PYTHON=3.11
+	@$(BIN)/python -m deploy.aarch64_trial --python $(PI_PYTHON)
 
 clean: ## Remove caches and the demo's data, not the environment
 	rm -rf .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .motorcade build *.egg-info

@@ -50,6 +50,7 @@ OTHER_VARIABLES = frozenset(
     {
         "MOTORCADE_CACHE",
         "MOTORCADE_CONFIG",
+        "MOTORCADE_DEBIAN_MIRROR",
         "MOTORCADE_DEBUG",
         "MOTORCADE_FUZZ_SEED",
         "MOTORCADE_MAVEN_MIRROR",
