@@ -10,11 +10,11 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from edge import spool as spool_module
 from edge.identity import IdentityBook, Verdict
 from edge.marks import Mark
 from edge.rows import AlertState, Kind, Lane, Priority, Telemetry
 from edge.spool import Spool
+from edge.spool import sqlite_spool as spool_module
 from edge.spool_schema import SpoolDamagedError, SpoolError
 from schemas.errors import SettingsError
 

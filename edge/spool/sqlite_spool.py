@@ -1,4 +1,4 @@
-"""The store of the gateway: what is in here is safe, and nothing else is.
+"""The store of the gateway in one SQLite file.
 
 Two lanes, each with positions of its own that only rise: `telemetry`, and `priority` for alerts,
 dead letters and labels. A row stays until it is in Kafka and scored, and a while longer, so that
