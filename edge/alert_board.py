@@ -14,8 +14,7 @@ from typing import Protocol
 from edge.health import Health
 from edge.patience import Patience
 from edge.rows import AlertState
-from edge.spool import Spool
-from edge.spool_reader import SpoolReader
+from edge.spool import Spool, SpoolReader
 from schemas.errors import MotorcadeError, TransientError
 from schemas.topics import mqtt_alert
 from transport.mqtt import AVRO_CONTENT_TYPE

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import sqlite3
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from edge.disk_kind import MOUNTS, memory_behind
 from edge.frames import WRITTEN_TOPICS
 from edge.models import CURRENT
 from edge.settings import GatewaySettings
-from edge.spool_schema import FORMAT, connect, damage_mark
+from edge.spool.look import describe
 from schemas.errors import MotorcadeError, SettingsError, TransientError
 from scoring.bundle import Bundle
 from scoring.scorer import BatchScorer
@@ -68,7 +67,7 @@ def check(
         ("settings", lambda: _settings(settings)),
         ("place", lambda: _place(settings.spool_path.parent)),
         ("disk", lambda: _disk(settings.spool_path.parent)),
-        ("spool", lambda: _spool(settings)),
+        ("spool", lambda: describe(settings.spool_path)),
         ("model", lambda: _model(settings.models_path)),
     ]
     brokers: list[tuple[str, Callable[[], str]]] = [
@@ -82,7 +81,7 @@ def check(
 def _result(name: str, look: Callable[[], str]) -> CheckResult:
     try:
         return CheckResult(name, True, look())
-    except (MotorcadeError, OSError, sqlite3.Error) as error:
+    except (MotorcadeError, OSError) as error:
         return CheckResult(name, False, str(error))
 
 
@@ -112,22 +111,6 @@ def _disk(directory: Path) -> str:
     if free < FREE_BYTES_MIN:
         raise SettingsError(f"{free >> 20} MiB free in {directory}, wanted {FREE_BYTES_MIN >> 20}")
     return f"{free >> 20} MiB free in {directory}"
-
-
-def _spool(settings: GatewaySettings) -> str:
-    path = settings.spool_path
-    if damage_mark(path).exists():
-        return f"{path} was found damaged; the next start moves it aside"
-    if not path.exists():
-        return f"{path} will be made"
-    connection = connect(path, read_only=True)
-    try:
-        found = connection.execute("PRAGMA user_version").fetchone()[0]
-    finally:
-        connection.close()
-    if found not in (0, FORMAT):
-        raise SettingsError(f"{path} is of format {found}, this program's is {FORMAT}")
-    return f"{path}, {path.stat().st_size >> 20} MiB"
 
 
 def _model(directory: Path) -> str:

@@ -10,8 +10,7 @@ from edge.marks import Mark
 from edge.receipts import UNKNOWN_MS, Receipts
 from edge.rows import Kind, Lane, Priority, StoredTelemetry
 from edge.settings import GatewaySettings
-from edge.spool import Spool
-from edge.spool_reader import SpoolReader
+from edge.spool import Spool, SpoolReader
 from edge.timekeeper import Timekeeper, is_true
 from edge.vehicle_clocks import VehicleClocks
 from schemas.codec import Framing, TelemetryColumns, decode_telemetry

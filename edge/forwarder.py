@@ -22,8 +22,7 @@ from edge.receipts import Receipts
 from edge.rows import Lane
 from edge.settings import GatewaySettings
 from edge.spans import begin_spans
-from edge.spool import Spool
-from edge.spool_reader import SpoolReader
+from edge.spool import Spool, SpoolReader
 from edge.timekeeper import Timekeeper
 from schemas.errors import ContractError, SettingsError, TransientError
 from schemas.records import Record

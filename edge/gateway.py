@@ -33,9 +33,7 @@ from edge.release_loop import ReleaseLoop
 from edge.retention import Retention
 from edge.scoring_loop import ScoringLoop
 from edge.settings import GatewaySettings
-from edge.spool import Spool
-from edge.spool_reader import SpoolReader
-from edge.spool_schema import SpoolError
+from edge.spool import Spool, SpoolError, SpoolLimits, SpoolReader
 from edge.status import StatusTaker
 from edge.store_loop import StoreLoop
 from edge.timekeeper import Timekeeper
@@ -118,7 +116,13 @@ class Gateway:
         self._operations = Operations(settings.control_path, self._commands(), self.health)
 
     def _open_spool(self, now_ms: int) -> Spool:
-        spool = Spool(self._settings.spool_path, now_ms=now_ms)
+        settings = self._settings
+        spool = Spool(
+            settings.spool_path,
+            now_ms=now_ms,
+            limits=SpoolLimits.of(settings.spool_bytes_max, settings.disk_free_min_bytes),
+            gateway_id=settings.gateway_id,
+        )
         if spool.moved_aside is not None:
             self.health.announcer.warn(
                 "damaged spool",

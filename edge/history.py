@@ -5,7 +5,7 @@ By the gateway's own monotonic time, boot by boot, so that no jump of its clock 
 
 from collections.abc import Callable
 
-from edge.spool_reader import SpoolReader
+from edge.spool import SpoolReader
 from edge.timekeeper import Moment
 
 MomentAt = Callable[[int], Moment | None]

@@ -18,6 +18,8 @@ class Mark(StrEnum):
     """The same of `model.traffic`."""
     SCORED = "scored"
     IDENTITY = "identity"
+    GIVEN_UP = "given_up"
+    """Position of telemetry up to which the spool let go of what was not sent; see edge.gaps."""
     VEHICLE_DROPS = "vehicle_drops"
     GATEWAY_BOOT = "gateway_boot"
     """Number of this machine's boot, and which boot that was; see `edge.timekeeper`."""

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from edge.spool_schema import sync_directory
+from edge.spool.files import OS_FILES
 from schemas.errors import ContractError, TransientError
 from scoring.bundle import Bundle
 
@@ -64,6 +64,6 @@ class ModelStore:
             if current.exists():
                 current.replace(self._directory / PREVIOUS)
             arriving.replace(current)
-            sync_directory(self._directory)
+            OS_FILES.sync_directory(self._directory)
         except OSError as error:
             raise TransientError(f"models in {self._directory}: {error}") from error

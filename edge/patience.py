@@ -5,7 +5,7 @@ import threading
 from collections.abc import Callable
 
 from edge.health import Health
-from edge.spool_schema import SpoolError
+from edge.spool import SpoolError
 from transport.backoff import backoff_s
 
 WAIT_MIN_S = 0.1

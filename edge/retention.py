@@ -4,15 +4,11 @@ from edge.history import history_start, moments
 from edge.marks import Mark
 from edge.rows import Lane
 from edge.settings import GatewaySettings
-from edge.spool import Spool
-from edge.spool_reader import SpoolReader
-
-ROWS_A_STEP = 2_000
-STEPS_A_ROUND = 50
+from edge.spool import Spool, SpoolReader
 
 
 class Retention:
-    """Trims the spool a bounded bit at a time; one thread calls it.
+    """Trims the spool, whole segments at a time; one thread calls it.
 
     Args:
         settings: Of the gateway.
@@ -24,23 +20,15 @@ class Retention:
         self._spool = spool
 
     def round(self, reader: SpoolReader, *, history_s: float) -> int:
-        """Delete what may go, up to ROWS_A_STEP * STEPS_A_ROUND rows a lane; returns how many.
+        """Delete the segments that may go, and do what else is due; returns how many went.
 
         Raises:
             SpoolError: The disk refuses for now.
         """
-        return self._trim(
-            Lane.TELEMETRY, self._spare_telemetry(reader, history_s=history_s)
-        ) + self._trim(Lane.PRIORITY, self._spool.marks.durable(Mark.FORWARDED_PRIORITY))
-
-    def _trim(self, lane: Lane, through: int) -> int:
-        total = 0
-        for _ in range(STEPS_A_ROUND):
-            count = self._spool.trim(lane, through=through, rows_max=ROWS_A_STEP)
-            total += count
-            if count < ROWS_A_STEP:
-                break
-        return total
+        self._spool.tend()
+        return self._spool.trim(
+            Lane.TELEMETRY, through=self._spare_telemetry(reader, history_s=history_s)
+        ) + self._spool.trim(Lane.PRIORITY, through=self._spool.marks[Mark.FORWARDED_PRIORITY])
 
     def _spare_telemetry(self, reader: SpoolReader, *, history_s: float) -> int:
         """Position up to which telemetry is too old to rebuild anything from.

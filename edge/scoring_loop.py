@@ -30,8 +30,7 @@ from edge.rows import AlertState, Kind, Lane, Priority, StoredTelemetry
 from edge.settings import GatewaySettings
 from edge.settling import Settling
 from edge.spans import begin_spans
-from edge.spool import Spool
-from edge.spool_reader import SpoolReader
+from edge.spool import Spool, SpoolReader
 from edge.timekeeper import Timekeeper
 from schemas.codec import Framing, TelemetryColumns, decode_telemetry
 from schemas.errors import ContractError

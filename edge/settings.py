@@ -17,7 +17,9 @@ class GatewaySettings:
     Attributes:
         gateway_id: Name of this gateway, also its Kafka `transactional.id`. Two gateways with the
             same id fence each other.
-        spool_path: Where what is not yet in Kafka is kept. Never on a RAM disk.
+        spool_path: Directory where what is not yet in Kafka is kept. Never on a RAM disk. An
+            SQLite spool of an earlier program that lies there, or beside it as `spool.db`, is
+            taken over.
         models_path: Directory of the installed model and its predecessors.
         model_name: Which model of `model.releases` to follow.
         spool_bytes_max: Bytes of the disk that the spool may take. When full, the oldest
@@ -58,7 +60,7 @@ class GatewaySettings:
     """
 
     gateway_id: Annotated[str, Words(1, 128, without="/+#")] = "gateway-1"
-    spool_path: Path = Path(".motorcade/gateway/spool.db")
+    spool_path: Path = Path(".motorcade/gateway/spool")
     models_path: Path = Path(".motorcade/gateway/models")
     model_name: Annotated[str, Words(1, 128)] = "anomaly"
     spool_bytes_max: Annotated[int, Between(1024**2, unit="bytes"), LIVE] = 4 * 1024**3

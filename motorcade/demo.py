@@ -148,7 +148,7 @@ def _write_settings(
         },
         "gateway": {
             "gateway_id": GATEWAY_ID,
-            "spool_path": directory / "gateway" / "spool.db",
+            "spool_path": directory / "gateway" / "spool",
             "models_path": directory / "gateway" / "models",
             "control_path": directory / "gateway" / "c",
             "max_vehicles": max(5_000, 2 * options.vehicles),

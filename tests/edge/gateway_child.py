@@ -74,7 +74,7 @@ def main(wanted: dict[str, Any]) -> int:
     try:
         run(
             GatewaySettings(
-                spool_path=directory / "spool.db",
+                spool_path=directory / "spool",
                 models_path=directory / "models",
                 control_path=directory / "c",
                 **wanted["settings"],

@@ -18,7 +18,7 @@ from edge.patience import GaveUpError, Patience
 from edge.positions import committed, resume_after
 from edge.rows import Kind, Lane, StoredPriority, StoredTelemetry
 from edge.settings import GatewaySettings
-from edge.spool_schema import SpoolDamagedError, SpoolError
+from edge.spool import SpoolDamagedError, SpoolError
 from schemas.errors import SettingsError
 from schemas.records import Record, confluent_header, encode_confluent
 from schemas.topics import TOPICS

@@ -16,8 +16,7 @@ from edge.retention import Retention
 from edge.rows import Kind, Lane, Telemetry
 from edge.scoring_loop import ScoringLoop
 from edge.settings import GatewaySettings
-from edge.spool import Spool
-from edge.spool_reader import SpoolReader
+from edge.spool import Spool, SpoolLimits, SpoolReader
 from edge.timekeeper import Timekeeper
 from schemas.errors import MotorcadeError, TransientError
 from schemas.records import Record, decode_single_object
@@ -65,12 +64,14 @@ class Bench:
     def open(self) -> None:
         self.settings = GatewaySettings(
             "gw",
-            self.directory / "spool.db",
+            self.directory / "spool",
             self.directory,
             score_messages_max=4,
             agreement_share=self.share,
         )
-        self.spool = Spool(self.settings.spool_path, now_ms=0)
+        self.spool = Spool(
+            self.settings.spool_path, now_ms=0, limits=SpoolLimits(1 << 40, segment_bytes=2_000)
+        )
         self.book = self.spool.identity_book(vehicles_max=10)
         self.keeper = Timekeeper(self.clock, self.spool)
         self.health = Health()
@@ -210,7 +211,8 @@ def test_history_stays_for_as_long_as_asked_and_what_is_not_in_kafka_for_ever(
     def first(reader: SpoolReader) -> int | None:
         return reader.first_position(Lane.TELEMETRY)
 
-    bench.drive(0, 1_000)
+    for _ in range(100):
+        bench.drive(0, 10)
     bench.score()
     retention = Retention(bench.settings, bench.spool)
     bench.spool.save(bench.book)
@@ -218,9 +220,11 @@ def test_history_stays_for_as_long_as_asked_and_what_is_not_in_kafka_for_ever(
     bench.spool.marks.note(Mark.FORWARDED_TELEMETRY, 1_000)
     bench.spool.save(bench.book)
     retention.round(bench.reader, history_s=400.0)
-    assert first(bench.reader) == 600  # received 400 s before the last
+    kept = first(bench.reader)
+    assert kept is not None and 570 <= kept <= 600  # received 400 s before the last, or a bit more
     retention.round(bench.reader, history_s=0.0)
-    assert first(bench.reader) == 700  # never less than the least history
+    kept = first(bench.reader)
+    assert kept is not None and 670 <= kept <= 700  # never less than the least history
 
 
 @pytest.mark.parametrize("crash_after", range(0, 12, 3))

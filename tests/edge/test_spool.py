@@ -1,7 +1,6 @@
 """The spool against a plain list, and against a disk that refuses."""
 
 import shutil
-import sqlite3
 import tempfile
 from pathlib import Path
 
@@ -9,16 +8,18 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from spool_parts import HastyFiles
 
 from edge.identity import IdentityBook, Verdict
 from edge.marks import Mark
 from edge.rows import AlertState, Kind, Lane, Priority, Telemetry
-from edge.spool import Spool
-from edge.spool import sqlite_spool as spool_module
-from edge.spool_schema import SpoolDamagedError, SpoolError
+from edge.spool import Spool, SpoolLimits
+from edge.spool import spool as spool_module
+from edge.spool import state as state_module
 from schemas.errors import SettingsError
 
 EVERYTHING = 1 << 40
+SMALL = SpoolLimits(bytes_max=EVERYTHING, segment_bytes=600, reserve_bytes=0)
 
 
 def telemetry(seq: int, *, vehicle: str = "v", boot: int = 1, oldest: int = 1) -> Telemetry:
@@ -39,8 +40,8 @@ class SpoolMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.directory = Path(tempfile.mkdtemp())
-        self.path = self.directory / "spool.db"
-        self.spool = Spool(self.path, now_ms=0)
+        self.path = self.directory / "spool"
+        self.spool = Spool(self.path, now_ms=0, limits=SMALL, files=HastyFiles())
         self.book = self.spool.identity_book(vehicles_max=2)
         self.rows: list[Telemetry] = []
         self.first = 1
@@ -93,19 +94,25 @@ class SpoolMachine(RuleBasedStateMachine):
         self.spool.store_alerts([letter], [alert("OPEN", self.scored)], scored=self.scored)
         self.letters.append(letter)
 
-    @rule(through=st.integers(0, 60), rows_max=st.integers(1, 10))
-    def trim(self, through: int, rows_max: int) -> None:
+    @rule(through=st.integers(0, 60))
+    def trim(self, through: int) -> None:
         before = self.first
-        self.first += self.spool.trim(Lane.TELEMETRY, through=through, rows_max=rows_max)
-        assert self.first <= before + rows_max
+        self.spool.trim(Lane.TELEMETRY, through=through)
+        reader = self.spool.reader()
+        self.first = reader.first_position(Lane.TELEMETRY) or len(self.rows) + 1
+        assert before <= self.first
         assert self.first - 1 <= max(before - 1, min(through, self.forwarded, self.scored))
+
+    @rule()
+    def take_snapshot(self) -> None:
+        self.spool.take_snapshot()
 
     @rule(clean=st.booleans())
     def reopen(self, clean: bool) -> None:
         if clean:
             self.spool.save(self.book)
         self.spool.close()
-        self.spool = Spool(self.path, now_ms=0)
+        self.spool = Spool(self.path, now_ms=0, limits=SMALL, files=HastyFiles())
         assert self.spool.moved_aside is None
         self.book = self.spool.identity_book(vehicles_max=2)
         assert self.spool.marks[Mark.SCORED] == self.spool.marks.durable(Mark.SCORED)
@@ -136,7 +143,7 @@ TestSpoolMachine = SpoolMachine.TestCase
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    return tmp_path / "deep" / "spool.db"
+    return tmp_path / "deep" / "spool"
 
 
 def fresh_book(spool: Spool) -> IdentityBook:
@@ -157,12 +164,18 @@ def test_positions_go_on_after_everything_was_trimmed(path: Path) -> None:
     spool.marks.note(Mark.FORWARDED_PRIORITY, 1)
     spool.marks.note(Mark.SCORED, 3)
     spool.save(book)
-    assert spool.trim(Lane.TELEMETRY, through=3, rows_max=10) == 3
-    assert spool.trim(Lane.PRIORITY, through=1, rows_max=10) == 1
     spool.close()
     spool = Spool(path, now_ms=0)
+    spool.take_snapshot()
+    spool.store_priority([priority(2)], {Mark.FORWARDED_PRIORITY: 2})
+    spool.take_snapshot()
+    assert spool.trim(Lane.TELEMETRY, through=3) == 1
+    assert spool.trim(Lane.PRIORITY, through=2) >= 1
+    spool.close()
+    spool = Spool(path, now_ms=0)
+    assert spool.reader().first_position(Lane.TELEMETRY) is None
     assert spool.last(Lane.TELEMETRY) == 3
-    assert spool.last(Lane.PRIORITY) == 1
+    assert spool.last(Lane.PRIORITY) == 2
     assert fresh_book(spool).admit("v", 1, 3, 1) is Verdict.DUPLICATE
     spool.close()
 
@@ -186,65 +199,6 @@ def test_one_process_at_a_time(path: Path) -> None:
         Spool(path, now_ms=0)
     spool.close()
     Spool(path, now_ms=0).close()
-
-
-@pytest.mark.parametrize("rubbish", [b"not a database at all" * 300, b"\0" * 100])
-def test_a_damaged_file_is_moved_aside_and_kept(path: Path, rubbish: bytes) -> None:
-    path.parent.mkdir()
-    path.write_bytes(rubbish)
-    spool = Spool(path, now_ms=77)
-    assert spool.moved_aside == path.with_name("spool.db.damaged-77")
-    assert spool.moved_aside.read_bytes() == rubbish
-    stored(spool, 1)
-    spool.close()
-
-
-def test_damage_that_shows_later_stops_and_is_moved_aside_at_the_next_start(path: Path) -> None:
-    spool = Spool(path, now_ms=0)
-    first_id = spool.spool_id
-    stored(spool, 5_000)
-    spool.close()
-    content = bytearray(path.read_bytes())
-    page = len(content) // 4096 * 3 // 4 * 4096
-    content[page : page + 4096] = b"\xff" * 4096
-    path.write_bytes(content)
-    spool = Spool(path, now_ms=0)
-    assert spool.moved_aside is None
-    reader = spool.reader()
-    with pytest.raises(SpoolDamagedError):
-        reader.telemetry(after=0, rows_max=EVERYTHING, bytes_max=EVERYTHING)
-    reader.close()
-    spool.close()
-    spool = Spool(path, now_ms=5)
-    assert spool.moved_aside is not None
-    assert spool.spool_id != first_id
-    spool.close()
-
-
-def test_a_later_format_is_refused_and_left_alone(path: Path) -> None:
-    Spool(path, now_ms=0).close()
-    connection = sqlite3.connect(path)
-    connection.execute("PRAGMA user_version=99")
-    connection.close()
-    with pytest.raises(SettingsError, match="format 99"):
-        Spool(path, now_ms=0)
-    assert path.exists()
-
-
-def test_a_full_disk_stores_nothing_and_the_same_call_may_be_repeated(path: Path) -> None:
-    spool = Spool(path, now_ms=0)
-    book = fresh_book(spool)
-    spool._writer.execute("PRAGMA max_page_count=16")
-    rows = [telemetry(n)._replace(payload=bytes(2_000)) for n in range(1, 100)]
-    for row in rows:
-        book.admit(row.vehicle_id, row.boot_id, row.seq, row.oldest_seq)
-    with pytest.raises(SpoolError, match="full"):
-        spool.store(rows, [], book)
-    assert spool.last(Lane.TELEMETRY) == 0
-    spool._writer.execute("PRAGMA max_page_count=100000")
-    spool.store(rows, [], book)
-    assert spool.last(Lane.TELEMETRY) == 99
-    spool.close()
 
 
 def test_a_hint_never_goes_back_over_what_was_stored(path: Path) -> None:
@@ -279,7 +233,7 @@ def test_an_alert_stays_unpublished_until_its_newest_state_is_out(path: Path) ->
 def test_closed_alerts_are_forgotten_at_a_limit(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(spool_module, "CLOSED_ALERTS_KEPT", 2)
+    monkeypatch.setattr(state_module, "CLOSED_ALERTS_KEPT", 2)
     spool = Spool(path, now_ms=0)
     reader = spool.reader()
     for n in range(1, 6):

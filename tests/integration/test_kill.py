@@ -87,7 +87,7 @@ def scene(stack: Stack, crew: Crew) -> Scene:
         "mqtt": {"host": ends.mqtt_host, "port": ends.mqtt_port, "backoff_max_s": 2.0},
         "gateway": {
             "gateway_id": "kill-gateway",
-            "spool_path": directory / "gateway" / "spool.db",
+            "spool_path": directory / "gateway" / "spool",
             "models_path": directory / "gateway" / "models",
             "control_path": directory / "gateway" / "c",
         },

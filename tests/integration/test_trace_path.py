@@ -103,7 +103,7 @@ def settings_file(stack: Stack, directory: Path, grpc_port: int) -> Path:
         "kafka": {"bootstrap_servers": ends.kafka_bootstrap, "registry_url": ends.registry_url},
         "mqtt": {"host": ends.mqtt_host, "port": ends.mqtt_port, "backoff_max_s": 1.0},
         "gateway": {
-            "spool_path": directory / "gateway" / "spool.db",
+            "spool_path": directory / "gateway" / "spool",
             "models_path": directory / "gateway" / "models",
             "control_path": directory / "gateway" / "c",
         },
