@@ -15,8 +15,8 @@ from pathlib import Path
 
 from edge.rows import Lane
 from edge.spool.files import File, Files
-from edge.spool.framing import seed_of
-from edge.spool.recovery import Damage, merge_hints, recover
+from edge.spool.framing import KINDS, ROW, frame, seed_of
+from edge.spool.recovery import Damage, Doubt, merge_hints, recover
 from edge.spool.segment import (
     HEADER_BYTES,
     Header,
@@ -27,6 +27,7 @@ from edge.spool.segment import (
     index_name,
     segment_name,
 )
+from edge.spool.telemetry_codec import received_ms_of
 from edge.spool.walker import Walker
 
 SEGMENT_AGE_MS = 24 * 3600 * 1000
@@ -85,19 +86,46 @@ class SegmentLog:
             OSError: The directory or a file cannot be read.
         """
         found = recover(self._files, self.directory, self.lane, self._spool_id)
-        self.segments = tuple(found.segments)
         self.hints = found.hints
         self._highest = found.highest
         self._unindexed = found.scanned
         if found.segments:
             newest = found.segments[-1]
             self._previous = (newest.number, newest.end)
-            self.last = max(segment.last for segment in found.segments)
+            if not newest.holds_frames:
+                found.segments.pop()
+                found.leftovers.append(segment_name(newest.number))
+                self._previous = _before(newest, found.segments)
+                self._unindexed.pop(newest.number, None)
+            self.last = max(segment.last for segment in (*found.segments, newest))
+        self.segments = tuple(found.segments)
         self.bytes = sum(segment.end for segment in found.segments)
+        if found.doubt is not None:
+            self._write_again(found.doubt)
         with suppress(OSError):  # on a disk that is read-only they stay, and count for nothing
             for name in found.leftovers:
                 self._files.remove(self.directory / name)
         return found.damages
+
+    def _write_again(self, doubt: Doubt) -> None:
+        """Put a group into a segment of its own that may or may not be on the disk."""
+        walker = Walker(
+            self._files,
+            self.directory / segment_name(doubt.number),
+            seed=seed_of(self._spool_id, self.lane, doubt.number),
+            offset=doubt.offset,
+            end=doubt.end,
+        )
+        frames = list(iter(walker.next, None))
+        self.last = frames[0].position - 1
+        seed = self.begin()
+        data = b"".join(
+            frame(found.content, seed=seed, flags=found.flags, position=found.position)
+            for found in frames
+        )
+        times = [received_ms_of(found) for found in frames if found.flags & KINDS == ROW]
+        self.append(data, rows=sum(found.rows for found in frames), received_ms=times)
+        self.show()
 
     def floor(self, position: int) -> None:
         """All positions up to this one were given, whatever the segments hold."""
@@ -313,6 +341,13 @@ class SegmentLog:
             return Sparse()
         index = decode_index(data, spool_id=self._spool_id, lane=self.lane, number=segment.number)
         return Sparse() if index is None else index.sparse
+
+
+def _before(segment: Segment, older: Sequence[Segment]) -> tuple[int, int]:
+    """What a segment says of the one before it, or what is known if its header is lost."""
+    if segment.previous or not older:
+        return segment.previous, segment.previous_end
+    return older[-1].number, older[-1].end
 
 
 def _grown(before: Segment, last: int, rows: int, end: int, received_ms: Sequence[int]) -> Segment:

@@ -103,6 +103,9 @@ def _make_directories(path: Path, files: Files) -> None:
     files.make_directory(path)
     for lane in Lane:
         files.make_directory(lane_directory(path, lane))
+    # A program that was killed may have made names that only the memory of the machine knows.
+    for directory in (path.parent, path, *(lane_directory(path, lane) for lane in Lane)):
+        files.sync_directory(directory)
 
 
 def _newest_sound(path: Path, files: Files) -> tuple[Snapshot | None, list[str]]:

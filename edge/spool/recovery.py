@@ -4,6 +4,10 @@ From the newest segment to the oldest. Each says how much of the one before it c
 written there after that, and was never acknowledged, stays out. The newest has nobody to say so:
 of that one all counts up to its first bad frame, unless a later group follows. A group is written
 only when the one before it is safe, so then the bad frame was safe once, and is damage.
+
+Of the newest segment the last group is in doubt even when it can be read: a program that was
+killed before its sync leaves it in the memory of the machine, where the next one reads it, and
+the power may still take it away. It is written again before anybody hears of it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -50,6 +54,21 @@ class Damage:
     bytes: int
 
 
+@dataclass(frozen=True, slots=True)
+class Doubt:
+    """The last group of a segment that was not sealed.
+
+    Attributes:
+        number: Of the segment.
+        offset: Where the group begins.
+        end: Where it ends.
+    """
+
+    number: int
+    offset: int
+    end: int
+
+
 @dataclass(slots=True)
 class Recovered:
     """A log as found.
@@ -59,6 +78,7 @@ class Recovered:
         scanned: Indexes of those that had none.
         hints: The newest marks.
         damages: What is lost.
+        doubt: What is to be written again; `segments` go without it.
         leftovers: Names of files that count for nothing.
         highest: Highest number that any file has.
     """
@@ -67,6 +87,7 @@ class Recovered:
     scanned: dict[int, Index] = field(default_factory=dict)
     hints: dict[str, int] = field(default_factory=dict)
     damages: list[Damage] = field(default_factory=list)
+    doubt: Doubt | None = None
     leftovers: list[str] = field(default_factory=list)
     highest: int = 0
 
@@ -167,10 +188,10 @@ class _Reading:
             scan.add(found)
             at = walker.at
         if bound is None:
-            scan.end_open()
+            self.result.doubt = scan.end_open()
         else:
             scan.end_told(at, end, next_first=bound.first)
-        if header is None and not scan.held_any and bound is None:
+        if header is None and not scan.held_any and self.result.doubt is None and bound is None:
             return None
         self.result.damages += scan.damages
         return scan.index(header)
@@ -195,6 +216,10 @@ class _Sums:
     held_any: bool = False
     hints: dict[str, int] = field(default_factory=dict)
 
+    def copy(self) -> "_Sums":
+        """As they are now."""
+        return replace(self, hints=dict(self.hints))
+
 
 class Scan:
     """Adds up the frames of a segment, and decides what a bad place is.
@@ -213,6 +238,8 @@ class Scan:
         self._sparse = Sparse()
         self._doubtful: list[Damage] = []
         self._before_doubt: _Sums | None = None
+        self._group_at = HEADER_BYTES
+        self._before_group: _Sums | None = None
         self.damages: list[Damage] = []
 
     @property
@@ -226,6 +253,8 @@ class Scan:
             self._doubt(found)
         if found.flags & BEGINS_GROUP:
             self._settle()
+            self._group_at = found.offset
+            self._before_group = self._sums.copy()
         sums = self._sums
         kind = found.flags & KINDS
         if found.rows:
@@ -245,7 +274,7 @@ class Scan:
     def _doubt(self, found: Found) -> None:
         """Bad bytes in front of a frame: damage, if a later group follows."""
         if self._before_doubt is None:
-            self._before_doubt = replace(self._sums, hints=dict(self._sums.hints))
+            self._before_doubt = self._sums.copy()
         expected = found.position if self._sums.next is None else self._sums.next
         lost_bytes = found.offset - found.skipped_from
         self._doubtful.append(
@@ -257,12 +286,21 @@ class Scan:
         self._doubtful = []
         self._before_doubt = None
 
-    def end_open(self) -> None:
-        """The newest segment ends here: what is in doubt was never acknowledged."""
+    def end_open(self) -> Doubt | None:
+        """The newest segment ends here: what follows a bad frame now was never acknowledged.
+
+        Returns:
+            Its last group, which no longer counts here.
+        """
         if self._before_doubt is not None:
             self._sums = self._before_doubt
             self._doubtful = []
-            self._sparse.cut(self._sums.end)
+        end = self._sums.end
+        if self._before_group is None or end <= self._group_at:
+            return None
+        self._sums = self._before_group
+        self._sparse.cut(self._sums.end)
+        return Doubt(self._number, self._group_at, end)
 
     def end_told(self, at: int, end: int, *, next_first: int) -> None:
         """The successor says that all up to `end` was safe, and the row at `next_first` its own."""

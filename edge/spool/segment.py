@@ -97,6 +97,11 @@ class Segment:
     previous_end: int = 0
 
     @property
+    def holds_frames(self) -> bool:
+        """Whether it holds anything behind its header."""
+        return self.end > HEADER_BYTES
+
+    @property
     def has_rows(self) -> bool:
         """Whether it holds any row."""
         return self.last >= self.first
