@@ -17,7 +17,7 @@ from edge.spool.change import Change, encode_change, unpack_boots
 from edge.spool.files import Files
 from edge.spool.framing import BEGINS_GROUP
 from edge.spool.opening import Opened
-from edge.spool.segment import HEADER_BYTES
+from edge.spool.segment import HEADER_BYTES, Segment
 from edge.spool.snapshot import Snapshot, remove_older, write_snapshot
 from edge.spool.state import State
 from edge.spool.tail import Tail
@@ -113,8 +113,18 @@ class Ledger:
 
     def _done(self) -> int:
         """Up to where nobody reads telemetry any more, but for history."""
-        given_up, forwarded = self.marks[Mark.GIVEN_UP], self.marks[Mark.FORWARDED_TELEMETRY]
-        return min(max(given_up, forwarded), self.marks[Mark.SCORED])
+        return min(self.settled(Lane.TELEMETRY), self.marks[Mark.SCORED])
+
+    def settled(self, lane: Lane) -> int:
+        """Up to which position there is nothing to forward any more."""
+        forwarded = self.marks[Mark.forwarded(lane)]
+        return forwarded if lane is Lane.PRIORITY else max(forwarded, self.marks[Mark.GIVEN_UP])
+
+    def drop(self, lane: Lane, segments: Sequence[Segment]) -> None:
+        """Delete segments; raises OSError, and then those in front of the bad one are gone."""
+        self.logs[lane].drop(segments)
+        if lane is Lane.TELEMETRY:
+            self._tail.forget(max(segment.last for segment in segments))
 
     # -- sizes
 

@@ -10,22 +10,23 @@ behind that position. So a commit writes nearly nothing but the messages themsel
 """
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from edge.gaps import UNKNOWN, Gap, GapReason, GapWriter
+from edge.gaps import GapWriter
 from edge.identity import Boots, IdentityBook
 from edge.marks import Mark
 from edge.rows import AlertState, Lane, Priority, Telemetry
-from edge.spool.change import Change, Told, pack_boots
+from edge.spool.change import Change, pack_boots
 from edge.spool.errors import disk_errors
 from edge.spool.files import OS_FILES, Files
 from edge.spool.framing import KINDS, ROW
-from edge.spool.ledger import Ledger, named
+from edge.spool.ledger import Ledger, bytes_of, named
 from edge.spool.limits import SEGMENT_BYTES, SpoolLimits, spare
 from edge.spool.opening import locked, open_spool
 from edge.spool.reader import Source, SpoolReader, frames_behind
 from edge.spool.recovery import Damage
+from edge.spool.room import Room
 from edge.spool.sqlite_import import take_over
 from edge.spool.tail import Tail
 from edge.spool.telemetry_codec import identity_of
@@ -81,10 +82,13 @@ class Spool:
         self._ledger = Ledger(files, opened, self._tail)
         self.spool_id = opened.state.spool_id
         self.marks = self._ledger.marks
-        self._gaps = GapWriter(gateway_id, self.spool_id)
-        self._now_ms = now_ms
-        for damage in opened.damages:
-            self._found_damage(damage)
+        gaps = GapWriter(gateway_id, self.spool_id)
+        self._room = Room(files, self._ledger, limits, gaps=gaps, now_ms=now_ms)
+        self._room.news += opened.news
+        with disk_errors(path):
+            self._room.open()
+            for damage in opened.damages:
+                self._found_damage(damage)
         self.last_at_open = {lane: self.last(lane) for lane in Lane}
 
     def reader(self) -> SpoolReader:
@@ -99,25 +103,68 @@ class Spool:
 
     def depth(self) -> int:
         """Rows that are not known to be in Kafka."""
-        return sum(max(0, self.last(lane) - self._settled(lane)) for lane in Lane)
-
-    def _settled(self, lane: Lane) -> int:
-        """Up to which position there is nothing to forward any more."""
-        forwarded = self.marks[Mark.forwarded(lane)]
-        return max(forwarded, self.marks[Mark.GIVEN_UP]) if lane is Lane.TELEMETRY else forwarded
+        return sum(max(0, self.last(lane) - self._ledger.settled(lane)) for lane in Lane)
 
     def size_bytes(self) -> int:
         """Bytes of the disk that it takes, about."""
-        return self._ledger.bytes
+        return self._room.size_bytes
+
+    @property
+    def quota_bytes(self) -> int:
+        """The quota that holds now: as configured, or more while more than that is unsent."""
+        return self._room.quota.effective
+
+    @property
+    def drops(self) -> dict[str, int]:
+        """Batches that were given up since the spool was made, by reason (`edge.gaps`)."""
+        with self._lock:
+            return dict(self._ledger.state.drops)
+
+    def take_news(self) -> list[str]:
+        """What happened that somebody should hear of, in words; clears it."""
+        with self._lock:
+            news = list(self._room.news)
+            self._room.news.clear()
+        return news
+
+    def change_limits(self, limits: SpoolLimits) -> None:
+        """Take other limits, of which those of segments hold from the next start on.
+
+        A lower quota discards nothing: it holds once what is unsent fits.
+
+        Raises:
+            SpoolError: The disk refuses.
+        """
+        with self._lock, disk_errors(self.path):
+            self._room.change_limits(limits)
+
+    def tell_sent(self, is_sent: Callable[[int], bool]) -> None:
+        """Say how to know of telemetry that is in Kafka behind the forwarded mark.
+
+        Args:
+            is_sent: Whether the row at a position is; called under the spool's lock.
+        """
+        self._room.is_sent = is_sent
 
     # -- writing
 
     def _commit(self, telemetry: Sequence[Telemetry], change: Change) -> None:
         with self._lock, disk_errors(self.path):
-            self._ledger.commit(telemetry, change)
+            try:
+                if telemetry:
+                    self._room.now_ms = telemetry[-1].received_ms
+                self._room.make(bytes_of(telemetry, change))
+                self._ledger.commit(telemetry, change)
+            except OSError as error:
+                self._room.refused(error)
+                raise
+            self._room.written()
         if telemetry or change.rows:
-            with self._grown:
-                self._grown.notify_all()
+            self._tell_waiting()
+
+    def _tell_waiting(self) -> None:
+        with self._grown:
+            self._grown.notify_all()
 
     def store(
         self,
@@ -188,7 +235,7 @@ class Spool:
         saved identities, whatever is asked; and never the segment that is being written.
         """
         with self._lock:
-            bounds = [through, self._settled(lane)]
+            bounds = [through, self._ledger.settled(lane)]
             if lane is Lane.TELEMETRY:
                 bounds += [self.marks[Mark.SCORED], self.marks.durable(Mark.IDENTITY)]
             log = self._ledger.logs[lane]
@@ -199,7 +246,7 @@ class Spool:
             if segments:
                 self.save()  # what lets them go has to be on the disk before they are gone
                 with disk_errors(self.path):
-                    log.drop(segments)
+                    self._ledger.drop(lane, segments)
             return len(segments)
 
     def tend(self) -> None:
@@ -211,6 +258,7 @@ class Spool:
         with self._lock, disk_errors(self.path):
             for log in self._ledger.logs.values():
                 log.write_indexes()
+            self._room.tend()
             due = self._ledger.snapshot_due()
         if due:
             self.take_snapshot()
@@ -255,15 +303,10 @@ class Spool:
         return sorted(states, key=lambda state: state.changed)
 
     def _found_damage(self, damage: Damage) -> None:
-        """Account for rows that cannot be read, once, before anybody goes on behind them."""
-        told = Told(damage.lane, damage.number, damage.first, damage.last)
+        """Account for rows that cannot be read; raises OSError when that cannot be written."""
         with self._lock:
-            first = max(damage.first, self._settled(damage.lane) + 1)
-            if first > damage.last or told in self._ledger.state.told:
-                return
-            gap = Gap(None, UNKNOWN, UNKNOWN, UNKNOWN, damage.last - first + 1, damage.bytes)
-            row = self._gaps.row(gap, GapReason.DAMAGED, now_ms=self._now_ms)
-            self._commit((), Change([row], told=[told]))
+            self._room.found_damage(damage)
+        self._tell_waiting()
 
     def load_boots(self, vehicle_id: str) -> Boots:
         """The saved identities of a vehicle; empty for an unknown one."""

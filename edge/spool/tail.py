@@ -33,6 +33,12 @@ class Tail:
             self._bytes += added
             self._let_go(done)
 
+    def forget(self, position: int) -> None:
+        """Let go of the rows up to a position."""
+        with self._lock:
+            if self._rows:
+                self._let_go(position)
+
     def _let_go(self, done: int) -> None:
         held, bytes_ = self._rows, self._bytes
         if held[0].position > done and bytes_ <= self._bytes_max:
