@@ -276,6 +276,9 @@ class Gateway:
             self._retention.round(reader, history_s=self._scoring.history_s)
         except SpoolError as error:
             self.health.announcer.warn("retention", f"not trimming the spool: {error}")
+        self.health.drops = self._spool.drops
+        for text in self._spool.take_news():
+            self.health.announcer.warn("spool", text)
 
     def _leave(self, workers: list[threading.Thread]) -> None:
         """Stop from the front to the back, so that what was taken in goes all the way."""

@@ -33,7 +33,7 @@ from edge.spool.telemetry_codec import identity_of
 
 NEWS_MAX = 32
 
-REFUSALS_MAX = 3
+REFUSALS_MAX = 10
 """So often in a row a disk may say that it is full, with room left by its own count, before that
 is believed: it may have run out of something else."""
 
