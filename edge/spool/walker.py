@@ -4,6 +4,7 @@ A hot path: one step per stored message.
 """
 
 import errno
+import itertools
 import zlib
 from pathlib import Path
 
@@ -108,10 +109,9 @@ def read_what_can_be_read(files: Files, path: Path, offset: int, length: int) ->
     except OSError as error:
         if error.errno != errno.EIO:
             raise
-    return b"".join(
-        _page(files, path, at, min(PAGE_BYTES, offset + length - at))
-        for at in range(offset, offset + length, PAGE_BYTES)
-    )
+    end = offset + length
+    edges = [offset, *range(offset - offset % PAGE_BYTES + PAGE_BYTES, end, PAGE_BYTES), end]
+    return b"".join(_page(files, path, at, behind - at) for at, behind in itertools.pairwise(edges))
 
 
 def _page(files: Files, path: Path, offset: int, length: int) -> bytes:

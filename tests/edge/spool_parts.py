@@ -42,12 +42,14 @@ class Moods:
         tears: Bytes of the next refused append that are written all the same.
         calls: How often each operation was asked for.
         read_bytes: How much was read.
+        until_removed: An operation that is refused until a file was removed.
     """
 
     refuses: dict[str, int] = field(default_factory=dict)
     tears: int = 0
     calls: dict[str, int] = field(default_factory=dict)
     read_bytes: int = 0
+    until_removed: str = ""
 
     def ask(self, operation: str) -> None:
         self.calls[operation] = self.calls.get(operation, 0) + 1
@@ -84,6 +86,7 @@ class MoodyFiles(OsFiles):
     def __init__(self) -> None:
         self.moods = Moods()
         self.free = 1 << 40
+        self.lost_page: tuple[Path, int] | None = None
 
     def make_directory(self, path: Path) -> None:
         self.moods.ask("make_directory")
@@ -100,12 +103,17 @@ class MoodyFiles(OsFiles):
     def remove(self, path: Path) -> None:
         self.moods.ask("remove")
         super().remove(path)
+        self.moods.refuses.pop(self.moods.until_removed, None)
 
     def sync_directory(self, path: Path) -> None:
         self.moods.ask("sync_directory")
 
     def read(self, path: Path, offset: int, length: int) -> bytes:
         self.moods.ask("read")
+        if self.lost_page is not None:
+            lost, at = self.lost_page
+            if lost == path and offset < at + 4_096 and offset + length > at:
+                raise OSError(errno.EIO, "lost page")
         data = super().read(path, offset, length)
         self.moods.read_bytes += len(data)
         return data
