@@ -78,3 +78,13 @@ class FaultPlan:
         self.refusing -= 1
         self.refused += 1
         return self.fault
+
+
+@dataclass
+class AppointedPlan(FaultPlan):
+    """A plan that nothing changes before it has come true."""
+
+    def heal(self) -> None:
+        """The disk is well again, if it has been ill."""
+        if self.refused:
+            super().heal()

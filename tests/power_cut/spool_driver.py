@@ -200,21 +200,11 @@ class SpoolDriver:
 
     def trim(self, lane: Lane, through: int) -> bool:
         """`Spool.trim`."""
-        bound = max(self.promise.spare[lane], min(through, self._done(lane)))
-        self.promise = replace(self.promise, spare={**self.promise.spare, lane: bound})
         return self.do(Call("trim"), lambda: self.spool.trim(lane, through=through))
 
     def tend(self, *, snapshot: bool) -> bool:
         """`Spool.tend`, or the snapshot that it takes now and then."""
         return self.do(Call("tend"), self.spool.take_snapshot if snapshot else self.spool.tend)
-
-    def _done(self, lane: Lane) -> int:
-        """Beyond this nothing may be let go of, whatever is asked."""
-        forwarded = self.spool.marks[Mark.forwarded(lane)]
-        if lane is Lane.PRIORITY:
-            return forwarded
-        done = max(forwarded, self.spool.marks[Mark.GIVEN_UP])
-        return min(done, self.promise.marks[Mark.SCORED])
 
     def note(self, mark: Mark, value: int) -> None:
         """Set a hint, as the forwarder does."""

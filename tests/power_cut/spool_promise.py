@@ -85,7 +85,6 @@ class Promise:
         alerts: By vehicle and code, the newest state.
         published: Those of the states that MQTT holds.
         settled: Identities that must not be admitted again.
-        spare: By lane, up to which position rows may be missing: somebody asked for that.
         forgone: By vehicle and boot, up to which batch the vehicle has ever said that it has none:
             these may be settled as well.
     """
@@ -98,7 +97,6 @@ class Promise:
     alerts: Mapping[tuple[str, str], AlertState] = field(default_factory=dict)
     published: frozenset[AlertState] = frozenset()
     settled: frozenset[Identity] = frozenset()
-    spare: Mapping[Lane, int] = field(default_factory=lambda: dict.fromkeys(Lane, 0))
     forgone: Mapping[tuple[str, int], int] = field(default_factory=dict)
 
 
@@ -277,6 +275,7 @@ class _Lane:
         self.rows: dict[int, Stored] = {}
         self.gone: dict[int, Stored] = dict(promise.gone[lane])
         self._given_up = seen.marks[Mark.GIVEN_UP] if lane is Lane.TELEMETRY else 0
+        self._done = _done(lane, promise, seen)
         shown = {row.position: row for row in seen.rows[lane]}
         self._order(seen.rows[lane], seen.last[lane])
         self._promised(shown, gaps)
@@ -293,7 +292,6 @@ class _Lane:
             self._say(Wrong.REPEATED, f"{last} is said to be the last position")
 
     def _promised(self, shown: Mapping[int, Stored], gaps: Gaps) -> None:
-        spare = self._promise.spare[self._lane]
         for position, row in self._promise.rows[self._lane].items():
             found = shown.get(position)
             if found == row:
@@ -302,7 +300,7 @@ class _Lane:
                 self._say(Wrong.LOST, f"{position} holds {brief(found)}, not {brief(row)}")
             else:
                 self.gone[position] = row
-                if not (position <= spare or self._told(row, gaps)):
+                if not (position <= self._done or self._told(row, gaps)):
                     self._say(Wrong.LOST, f"{position} is not there: {brief(row)}")
 
     def _told(self, row: Stored, gaps: Gaps) -> bool:
@@ -330,6 +328,17 @@ class _Lane:
                 self._say(Wrong.REPEATED, f"nobody stored {brief(row)} at {position}")
         for missing in wanted:
             self._say(Wrong.LOST, f"the call's row is not there: {brief(missing)}")
+
+
+def _done(lane: Lane, promise: Promise, seen: Seen) -> int:
+    """Up to which position rows may go without a gap record: they are in Kafka, and scored.
+
+    Telemetry that is in Kafka may also be given up before it is scored.
+    """
+    forwarded = promise.noted[Mark.forwarded(lane)]
+    if lane is Lane.PRIORITY:
+        return forwarded
+    return min(forwarded, max(seen.marks[Mark.SCORED], seen.marks[Mark.GIVEN_UP]))
 
 
 def same(stored: Stored, row: Telemetry | Priority) -> bool:

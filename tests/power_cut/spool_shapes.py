@@ -25,8 +25,8 @@ def small_spools() -> Iterator[None]:
         yield
 
 
-def shape(limits: SpoolLimits) -> OpenSpool:
-    """Opens a spool with such limits."""
+def shape(limits: SpoolLimits | None) -> OpenSpool:
+    """Opens a spool with such limits; None: a full disk refuses, and nothing goes."""
 
     def open_spool(files: Files, root: Path) -> Spool:
         return Spool(root / "gateway" / "spool", now_ms=NOW_MS, files=files, limits=limits)
@@ -37,6 +37,8 @@ def shape(limits: SpoolLimits) -> OpenSpool:
 SHAPES = (
     shape(SpoolLimits(ROOMY, segment_bytes=600, reserve_bytes=0)),
     shape(SpoolLimits(ROOMY, segment_bytes=5_000, reserve_bytes=0)),
-    shape(SpoolLimits(6_000, segment_bytes=700, reserve_bytes=0)),
+    shape(SpoolLimits(12_000, segment_bytes=700, reserve_bytes=0)),
     shape(SpoolLimits(ROOMY, segment_bytes=1_000, reserve_bytes=2_000)),
 )
+
+UNLIMITED = shape(None)
