@@ -4,7 +4,8 @@ import base64
 import shutil
 import subprocess
 import uuid
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from deploy import artifacts, probes
@@ -24,7 +25,50 @@ _UNRECORDED = "4.4.0"
 _NODE = 1
 
 
-def server_properties(data: Path, port: int, controller_port: int) -> str:
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """A further way to the broker on the loopback, beside that of the stack's own clients.
+
+    Attributes:
+        name: Upper case; unique.
+        port: Where the broker listens.
+        advertised_port: Where it tells clients to come: that of a proxy before it.
+        users: Name to password; clients have to say who they are (SASL PLAIN). Empty: nobody asks.
+    """
+
+    name: str
+    port: int
+    advertised_port: int
+    users: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def protocol(self) -> str:
+        """As Kafka calls it."""
+        return "SASL_PLAINTEXT" if self.users else "PLAINTEXT"
+
+    def properties(self) -> str:
+        """Its lines of the settings; without users there are none."""
+        if not self.users:
+            return ""
+        known = " ".join(f'user_{name}="{password}"' for name, password in self.users.items())
+        prefix = f"listener.name.{self.name.lower()}"
+        return (
+            f"{prefix}.sasl.enabled.mechanisms=PLAIN\n"
+            f"{prefix}.plain.sasl.jaas.config="
+            f"org.apache.kafka.common.security.plain.PlainLoginModule required {known};\n"
+        )
+
+
+_AUTHORIZER = """\
+authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
+super.users=User:ANONYMOUS
+"""
+"""Who says who he is needs rights; nobody in particular, as on the loopback, has them all."""
+
+
+def server_properties(
+    data: Path, port: int, controller_port: int, listeners: Sequence[Listener] = ()
+) -> str:
     """The settings of a single node that keeps its data in `data`.
 
     One node, so every replication factor is 1. Few partitions of the internal topics: the
@@ -34,13 +78,17 @@ def server_properties(data: Path, port: int, controller_port: int) -> str:
     has missed it for the broker session: 2 s, not 9 s, as there is no network between the two.
     """
     quorum = f"{_NODE}@{LOOPBACK}:{controller_port}"
+    more = "".join(f",{each.name}://{LOOPBACK}:{each.port}" for each in listeners)
+    told = "".join(f",{each.name}://{LOOPBACK}:{each.advertised_port}" for each in listeners)
+    protocols = "".join(f",{each.name}:{each.protocol}" for each in listeners)
+    rights = _AUTHORIZER if any(each.users for each in listeners) else ""
     return f"""\
 process.roles=broker,controller
 node.id={_NODE}
 controller.quorum.voters={quorum}
-listeners=CLIENT://{LOOPBACK}:{port},CONTROLLER://{LOOPBACK}:{controller_port}
-advertised.listeners=CLIENT://{LOOPBACK}:{port}
-listener.security.protocol.map=CLIENT:PLAINTEXT,CONTROLLER:PLAINTEXT
+listeners=CLIENT://{LOOPBACK}:{port},CONTROLLER://{LOOPBACK}:{controller_port}{more}
+advertised.listeners=CLIENT://{LOOPBACK}:{port}{told}
+listener.security.protocol.map=CLIENT:PLAINTEXT,CONTROLLER:PLAINTEXT{protocols}
 controller.listener.names=CONTROLLER
 inter.broker.listener.name=CLIENT
 log.dirs={data}
@@ -69,7 +117,7 @@ log.retention.bytes={PARTITION_BYTES_MAX}
 log.cleaner.dedupe.buffer.size={16 << 20}
 num.network.threads=2
 num.io.threads=4
-"""
+{rights}{"".join(each.properties() for each in listeners)}"""
 
 
 @dataclass(frozen=True)
@@ -80,11 +128,13 @@ class Kafka:
         directory: Its own directory.
         port: Port for clients.
         controller_port: Port of the metadata quorum.
+        listeners: Further ways to it.
     """
 
     directory: Path
     port: int
     controller_port: int
+    listeners: tuple[Listener, ...] = ()
     name: str = "kafka"
 
     @property
@@ -160,7 +210,7 @@ class Kafka:
         scratch.replace(self._version_file)
 
     def _write_settings(self, data: Path) -> None:
-        text = server_properties(data, self.port, self.controller_port)
+        text = server_properties(data, self.port, self.controller_port, self.listeners)
         self._settings.write_text(text, "utf-8")
 
     def _format(self) -> None:

@@ -1,6 +1,6 @@
 """The forwarding thread: from the spool to Kafka, exactly once.
 
-Each transaction holds rows of the spool and the position up to which they go, so Kafka itself
+Each transaction holds rows of the spool and what of the spool is then in Kafka, so Kafka itself
 knows what it has. After a failure or a restart the producer is started anew, which settles what
 was left open; then the positions are read, and forwarding goes on behind them.
 
@@ -11,56 +11,44 @@ another gateway has taken over the identity.
 import random
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
 
+from edge.claim import ANSWER_TIMEOUT_S, Claim
 from edge.frames import WRITTEN_TOPICS, Framer
-from edge.health import CONNECTED, Health
+from edge.health import Health
+from edge.lane_reader import LaneReader, Taken
+from edge.load import Load
+from edge.loading import Loading
 from edge.marks import Mark
-from edge.positions import read_committed, remember_where_to_look
+from edge.positions import Positions
 from edge.receipts import Receipts
-from edge.rows import Lane
+from edge.refusals import Refusals
 from edge.settings import GatewaySettings
 from edge.spans import begin_spans
-from edge.spool import Spool, SpoolReader
+from edge.spool import Spool
 from edge.timekeeper import Timekeeper
-from schemas.errors import ContractError, SettingsError, TransientError
+from edge.uplink import UplinkState
+from edge.uplink_watch import MissingTopicError, UplinkWatch, require_written_topics
+from schemas.errors import ContractError, FencedError, MotorcadeError, SettingsError, TransientError
 from schemas.records import Record
 from schemas.topics import ALERTS_STATE
 from transport.backoff import backoff_s
 from transport.kafka import (
     KafkaSettings,
-    Outgoing,
     SchemaIds,
     TransactionalProducer,
-    ensure_topics,
     partition_counts,
     register_schemas,
 )
-from transport.tracing import NO_SPANS, Spans
+from transport.tracing import Spans
 
 BACKOFF_MIN_S = 0.5
 BACKOFF_MAX_S = 10.0
-ANSWER_TIMEOUT_S = 10.0
+REFUSED_PAUSE_S = 15.0
+"""Between two tries where Kafka says no: what people must change takes them longer."""
+
 DRAIN_S = 5.0
 IDLE_S = 0.5
-
-
-@dataclass(slots=True)
-class Batch:
-    """What goes into one transaction.
-
-    Attributes:
-        records: In order; the priority lane first.
-        rows: How many of the records are rows of the spool.
-        positions: Of each lane that moves, up to which position.
-        spans: Of the rows that are traced.
-    """
-
-    records: list[Outgoing] = field(default_factory=list)
-    rows: int = 0
-    positions: dict[Lane, int] = field(default_factory=dict)
-    spans: Spans = NO_SPANS
 
 
 class Forwarder:
@@ -93,11 +81,14 @@ class Forwarder:
         self._health = health
         self._status = status
         self._rng = rng
-        self._now_ms = keeper.wall_ms
+        self._keeper = keeper
         self._receipts = Receipts(keeper, spool)
-        self._producer = TransactionalProducer(kafka, settings.gateway_id)
-        self._positions = {lane: spool.marks[Mark.forwarded(lane)] for lane in Lane}
-        self._took_over = True
+        self._reader = spool.reader()
+        self._lanes = LaneReader(settings, spool, self._reader)
+        self._claim = Claim(settings.gateway_id, kafka, spool)
+        self._watch = UplinkWatch(health, kafka, now_ms=keeper.wall_ms)
+        self._refusals = Refusals(settings.gateway_id)
+        self._producer: TransactionalProducer | None = None
         self._attempt = 0
         self._ids: SchemaIds | None = None
         self._status_due_s = 0.0
@@ -113,119 +104,188 @@ class Forwarder:
             FencedError: Another gateway has this id now.
             SpoolDamagedError: The spool is broken.
         """
-        reader = self._spool.reader()
         try:
             while not stop.is_set():
                 try:
                     framer = self._connect()
-                    self._serve(framer, reader, stop)
-                    self._drain(framer, reader, stored_all)
+                    self._serve(framer, stop)
+                    self._drain(framer, stored_all)
                 except (TransientError, SettingsError, ContractError) as error:
                     self._lost(error)
-                    self._pause(stop)
+                    self._pause(stop, error)
+        except FencedError as error:
+            self._watch.changed(UplinkState.FENCED, str(error))
+            raise
         finally:
-            self._producer.close()
-            reader.close()
+            self._close()
+            self._reader.close()
+
+    # -- the way to Kafka
 
     def _connect(self) -> Framer:
-        """Claim the identity, and learn from where to go on."""
+        """Claim the identity, learn from where to go on, and show that the way is open."""
         # Kept over reconnects: the registry may be away, and its ids do not change.
         ids = self._ids = self._ids or register_schemas(self._kafka, WRITTEN_TOPICS)
-        ensure_topics(self._kafka, WRITTEN_TOPICS, timeout_s=ANSWER_TIMEOUT_S)
+        require_written_topics(self._kafka, make=self._watch.never_connected)
         partitions = partition_counts(self._kafka, [ALERTS_STATE.name], timeout_s=ANSWER_TIMEOUT_S)
-        remember_where_to_look(self._kafka, self._spool)
-        self._producer.start(ANSWER_TIMEOUT_S)
-        self._positions = read_committed(
+        producer = self._producer = TransactionalProducer(
             self._kafka,
-            self._spool,
-            gateway_id=self._settings.gateway_id,
-            took_over=self._took_over,
+            self._settings.gateway_id,
+            on_error=self._watch.told,
+            **self._refusals.producer_options(),
         )
-        self._took_over = False
-        self._note()
-        self._health.uplink = CONNECTED
-        self._health.announcer.info("uplink", "forwarding to Kafka")
-        return Framer(
+        positions = self._claim.take(producer)
+        framer = Framer(
             self._settings.gateway_id, ids, partitions[ALERTS_STATE.name], self._receipts.of
         )
+        took_s = self._tell_positions(framer, positions)
+        self._lanes.resume(positions, now_s=time.monotonic(), round_trips_s=took_s)
+        self._note()
+        self._watch.connected()
+        return framer
 
-    def _lost(self, error: Exception) -> None:
-        self._health.uplink = str(error)
-        self._health.announcer.warn("uplink lost", f"not forwarding, storing on: {error}")
-        self._producer.close()
+    def _tell_positions(self, framer: Framer, positions: Positions) -> float:
+        """Write what Kafka is to go by from now on; how long that took."""
+        load = Load()
+        self._add_positions(framer, load, positions)
+        took_s = self._transact(load)
+        self._claim.told()
+        return took_s
+
+    def _lost(self, error: MotorcadeError) -> None:
+        self._watch.lost(error)
+        self._lanes.fell_through()
+        self._close()
         if isinstance(error, SettingsError):
             self._ids = None
 
-    def _pause(self, stop: threading.Event) -> None:
+    def _close(self) -> None:
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            producer.close()
+
+    def _pause(self, stop: threading.Event, error: MotorcadeError) -> None:
+        if self._refusals.learned():
+            return  # What was refused is known, and is left out at once.
         wait_s = backoff_s(
             self._attempt, minimum_s=BACKOFF_MIN_S, maximum_s=BACKOFF_MAX_S, rng=self._rng
         )
         self._attempt += 1
-        stop.wait(wait_s)
+        slow = isinstance(error, SettingsError) and not isinstance(error, MissingTopicError)
+        stop.wait(max(wait_s, REFUSED_PAUSE_S) if slow else wait_s)
 
-    def _serve(self, framer: Framer, reader: SpoolReader, stop: threading.Event) -> None:
+    # -- transactions
+
+    def _serve(self, framer: Framer, stop: threading.Event) -> None:
         while not stop.is_set():
-            until_status_s = self._status_due_s - time.monotonic()
-            wait_s = max(0.0, min(IDLE_S, until_status_s))
-            if self._spool.wait_beyond(self._positions, timeout_s=wait_s) or until_status_s <= 0:
-                self._step(framer, reader)
+            if self._await_work():
+                self._step(framer)
 
-    def _drain(self, framer: Framer, reader: SpoolReader, stored_all: threading.Event) -> None:
+    def _await_work(self) -> bool:
+        """Wait for rows, for the backlog's turn or for the heartbeat; False: for nothing yet."""
+        producer = self._started()
+        producer.poll()
+        if not self._watch.uplink.connected:
+            self._status_due_s = 0.0  # Only a transaction tells that the way is open again.
+        now_s = time.monotonic()
+        backlog_s = self._lanes.wait_s(now_s)
+        until_s = self._status_due_s - now_s
+        if backlog_s is not None:
+            until_s = min(until_s, backlog_s)
+        if until_s <= 0:
+            return True
+        if self._spool.wait_beyond(self._lanes.positions, timeout_s=min(IDLE_S, until_s)):
+            return True
+        return until_s <= IDLE_S
+
+    def _drain(self, framer: Framer, stored_all: threading.Event) -> None:
         deadline_s = time.monotonic() + DRAIN_S
         stored_all.wait(DRAIN_S)
         self._status_due_s = 0.0
-        while time.monotonic() < deadline_s and self._step(framer, reader):
+        while time.monotonic() < deadline_s and self._step(framer):
             pass
 
-    def _step(self, framer: Framer, reader: SpoolReader) -> bool:
+    def _step(self, framer: Framer) -> bool:
         """One transaction; whether there was anything to forward."""
-        batch = self._read(framer, reader)
-        if time.monotonic() >= self._status_due_s:
-            self._status_due_s = time.monotonic() + self._settings.status_interval_s
-            batch.records.append(framer.status(self._status()))
-        if batch.records:
-            self._commit(framer, batch)
-        return bool(batch.positions)
-
-    def _read(self, framer: Framer, reader: SpoolReader) -> Batch:
-        """The next rows of both lanes, priority first, within the limits of a transaction."""
-        rows_max, bytes_max = (
-            self._settings.forward_messages_max,
-            self._settings.forward_bytes_max,
-        )
-        batch = Batch()
-        letters = reader.priority(
-            after=self._positions[Lane.PRIORITY], rows_max=rows_max, bytes_max=bytes_max
-        )
-        if letters:
-            batch.records += framer.priority(letters)
-            batch.positions[Lane.PRIORITY] = letters[-1].position
-        rows = reader.telemetry(
-            after=self._positions[Lane.TELEMETRY], rows_max=rows_max, bytes_max=bytes_max
-        )
-        if rows:
-            rows, batch.spans = begin_spans("gateway forward", rows)
-            batch.records += framer.telemetry(rows)
-            batch.positions[Lane.TELEMETRY] = rows[-1].position
-        batch.rows = len(letters) + len(rows)
-        return batch
-
-    def _commit(self, framer: Framer, batch: Batch) -> None:
-        now_ms = self._now_ms()
-        produce = self._producer.produce
-        with batch.spans, self._producer.transaction():
-            for record in batch.records:
-                produce(record)
-            for lane, position in batch.positions.items():
-                produce(
-                    framer.position(lane, position, spool_id=self._spool.spool_id, now_ms=now_ms)
-                )
-        self._positions.update(batch.positions)
-        self._health.forwarded += batch.rows
+        taken = self._lanes.take(self._keeper.now(), time.monotonic())
+        moved = self._lanes.after(taken)
+        load, spans = self._load(framer, taken)
+        self._add_status(framer, load)
+        if not load.records:
+            self._lanes.skipped(moved)
+            return False
+        self._add_positions(framer, load, self._lanes.changed(moved))
+        with spans:
+            took_s = self._transact(load)
+        self._lanes.forwarded(taken, moved, took_s=took_s, now_s=time.monotonic())
+        self._health.forwarded += taken.rows
         self._attempt = 0
         self._note()
+        return taken.rows > 0
+
+    def _load(self, framer: Framer, taken: Taken) -> tuple[Load, Spans]:
+        live, spans = begin_spans("gateway forward", taken.live)
+        backlog, late_spans = begin_spans("gateway forward", taken.backlog)
+        loading = Loading(framer, self._refusals, now_ms=self._keeper.wall_ms())
+        loading.priority(taken.priority)
+        loading.telemetry(live, late=taken.live_late)
+        loading.telemetry(backlog, late=True)
+        return loading.load, Spans([*spans.begun, *late_spans.begun])
+
+    def _add_status(self, framer: Framer, load: Load) -> None:
+        if time.monotonic() >= self._status_due_s:
+            self._status_due_s = time.monotonic() + self._settings.status_interval_s
+            load.add(framer.status(self._status()))
+
+    def _add_positions(self, framer: Framer, load: Load, positions: Positions) -> None:
+        now_ms = self._keeper.wall_ms()
+        for lane, done in positions.items():
+            load.add(framer.position(lane, done, spool_id=self._spool.spool_id, now_ms=now_ms))
+
+    def _transact(self, load: Load) -> float:
+        """All of a load, or nothing; how long that took.
+
+        Raises:
+            ContractError: A record is too large; which, is known the next time.
+            TransientError, SettingsError: Connect again, which settles what is open.
+            FencedError: Another gateway has taken over.
+        """
+        producer = self._started()
+        began_s = time.monotonic()
+        refused: dict[int, MotorcadeError] = {}
+        producer.begin()
+        careful = self._refusals.careful
+        report = refused.__setitem__ if careful else None
+        refused |= dict(producer.produce_all(load.records, on_delivery=report))
+        if careful:
+            producer.flush()
+        self._refuse(load, refused)
+        try:
+            producer.commit(on_wait=self._watch.waiting)
+        except ContractError:
+            self._refusals.somewhere()
+            raise
+        self._health.dead_letters += self._refusals.committed(load)
+        self._watch.connected()
+        return time.monotonic() - began_s
+
+    def _refuse(self, load: Load, refused: Mapping[int, MotorcadeError]) -> None:
+        """Remember which records are too large, and give the transaction up for them."""
+        wrong = {n: error for n, error in refused.items() if isinstance(error, ContractError)}
+        if wrong:
+            error = next(iter(wrong.values()))
+            self._refusals.found(load, set(wrong), error)
+            raise error
+
+    def _started(self) -> TransactionalProducer:
+        if self._producer is None:
+            raise TransientError("there is no producer")
+        return self._producer
 
     def _note(self) -> None:
         """Tell the spool; a hint, for Kafka knows it better."""
-        for lane, position in self._positions.items():
+        for lane, position in self._lanes.done().items():
             self._spool.marks.note(Mark.forwarded(lane), position)
+        telemetry = self._lanes.telemetry
+        self._health.ahead = telemetry.done.ahead
+        self._health.backlog_depth = telemetry.backlog

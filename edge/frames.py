@@ -4,8 +4,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from edge.partitions import partition_of
+from edge.ranges import Ranges
 from edge.receipts import Receipt
-from edge.rows import Kind, Lane, StoredPriority, StoredTelemetry
+from edge.rows import Kind, Lane, Priority, StoredPriority, StoredTelemetry
 from schemas.errors import SettingsError
 from schemas.records import (
     SINGLE_OBJECT_HEADER_BYTES,
@@ -32,6 +33,9 @@ from schemas.topics import (
 from schemas.versions import versions_by_fingerprint
 from transport.kafka import Header, Outgoing, SchemaIds
 from transport.tracing import TRACEPARENT
+
+LATE: Header = ("late", b"1")
+"""On telemetry that was not in Kafka `backlog_after_s` after it was received."""
 
 _FINGERPRINT = slice(2, SINGLE_OBJECT_HEADER_BYTES)
 
@@ -97,8 +101,14 @@ class Framer:
     state_partitions: int
     receipt: Callable[[StoredTelemetry], Receipt] = as_stored
 
-    def telemetry(self, rows: Sequence[StoredTelemetry]) -> list[Outgoing]:
+    def telemetry(self, rows: Sequence[StoredTelemetry], *, late: bool = False) -> list[Outgoing]:
         """One record a batch; key is the vehicle, record time the time of receipt.
+
+        Hot path: each record is made once, as the tuples and the list that the client takes.
+
+        Args:
+            rows: From the spool.
+            late: They come behind their time; says so in a header.
 
         Raises:
             SettingsError: A vehicle writes with the schema of a release that the registry does
@@ -111,34 +121,39 @@ class Framer:
                 f"the registry lacks the schema of {TELEMETRY.name} with the fingerprint "
                 f"{unknown.pop().hex()}; register that release's TelemetryBatch"
             )
-        gateway_id = self.gateway_id.encode()
+        of_gateway: Header = ("gateway_id", self.gateway_id.encode())
+        ends = [LATE] if late else []
+        topic = TELEMETRY.name
         return [
             Outgoing(
-                TELEMETRY.name,
+                topic,
                 frames[row.payload[_FINGERPRINT]] + row.payload[SINGLE_OBJECT_HEADER_BYTES:],
                 row.vehicle_id.encode(),
                 -1,
-                (
+                [
                     ("boot_id", b"%d" % row.boot_id),
                     ("seq", b"%d" % row.seq),
-                    ("gateway_id", gateway_id),
+                    of_gateway,
                     ("received_ms", b"%d" % received_ms),
                     *headers,
+                    *ends,
                     *_trace(row.traceparent),
-                ),
+                ],
                 received_ms,
             )
             for row in rows
             for received_ms, headers in (self.receipt(row),)
         ]
 
-    def priority(self, rows: Sequence[StoredPriority]) -> list[Outgoing]:
-        """Each row to the topic of its kind, an alert to its state as well; times as above."""
-        records: list[Outgoing] = []
-        for row in rows:
-            records.append(self._priority(row))
-            if row.kind == Kind.ALERT:
-                records.append(self._alert_state(row))
+    def priority(self, row: StoredPriority) -> list[Outgoing]:
+        """A row to the topic of its kind, an alert to its state as well; times as above.
+
+        Raises:
+            ContractError: It is no such record.
+        """
+        records = [self._priority(row)]
+        if row.kind == Kind.ALERT:
+            records.append(self._alert_state(row))
         return records
 
     def _priority(self, row: StoredPriority) -> Outgoing:
@@ -166,21 +181,32 @@ class Framer:
     def _framed(self, topic: Topic, row: StoredPriority) -> bytes:
         return confluent_header(self.ids.id_of(topic)) + row.payload[SINGLE_OBJECT_HEADER_BYTES:]
 
-    def position(self, lane: Lane, position: int, *, spool_id: str, now_ms: int) -> Outgoing:
+    def position(self, lane: Lane, done: Ranges, *, spool_id: str, now_ms: int) -> Outgoing:
         """How far a lane has come, for the transaction that takes it there."""
         record: Record = {
             "gateway_id": self.gateway_id,
             "spool_id": spool_id,
             "lane": lane.value,
-            "position": position,
+            "position": done.contiguous,
             "committed_time": now_ms,
-            "ranges": [],
+            "ranges": [{"first": first, "last": last} for first, last in done.above],
         }
         return Outgoing(
             GATEWAY_POSITIONS.name,
             encode_confluent("GatewayPosition", self.ids.id_of(GATEWAY_POSITIONS), record),
             position_key(self.gateway_id, lane),
             0,
+        )
+
+    def dead_letter(self, letter: Priority) -> Outgoing:
+        """What could not be forwarded as it was."""
+        return Outgoing(
+            DEAD_LETTERS.name,
+            confluent_header(self.ids.id_of(DEAD_LETTERS))
+            + letter.payload[SINGLE_OBJECT_HEADER_BYTES:],
+            None if letter.message_key is None else letter.message_key.encode(),
+            headers=[("gateway_id", self.gateway_id.encode())],
+            timestamp_ms=letter.received_ms,
         )
 
     def status(self, record: Record) -> Outgoing:

@@ -35,7 +35,7 @@ def fill(health: Health, spool: Spool, *, mqtt_connected: bool, now: Stamp) -> N
     metrics.GATEWAY_FORWARDED.hold(health.forwarded)
     metrics.GATEWAY_VEHICLE_DROPS.hold(health.vehicle_drops)
     metrics.GATEWAY_DISK_REFUSALS.hold(health.disk_refusals)
-    metrics.GATEWAY_SPOOL_ROWS.set(spool.depth())
+    metrics.GATEWAY_SPOOL_ROWS.set(max(0, spool.depth() - health.ahead))
     metrics.GATEWAY_SPOOL_BYTES.set(spool.size_bytes())
     metrics.GATEWAY_UNSENT_AGE.set(unsent_age_s(spool, now))
     metrics.GATEWAY_CONNECTED.set(mqtt_connected, peer="mqtt")

@@ -27,6 +27,7 @@ class Health:
         disk_refusals: Writes to the spool that failed and were repeated.
         uplink: State of the way to Kafka, in words.
         backlog_depth: Records that wait behind live data.
+        ahead: Telemetry in Kafka beyond the part of the spool that is there without a gap.
         drops: Batches given up, by reason.
         spool: 'ok', or what the disk refuses.
         scoring: 'ok', 'no model yet', or what is wrong.
@@ -47,6 +48,7 @@ class Health:
     acks: int = 0
     disk_refusals: int = 0
     backlog_depth: int = 0
+    ahead: int = 0
     drops: dict[str, int] = field(default_factory=dict)
     uplink: str = "connecting"
     spool: str = "ok"

@@ -1,13 +1,18 @@
-"""How far this gateway's spool is in Kafka, as Kafka itself tells it."""
+"""How far this gateway's spool is in Kafka, as Kafka itself tells it.
+
+Positions belong to the spool and are found by its id, under whatever gateway id they were written:
+another `gateway_id` goes on where the one before was.
+"""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from edge.frames import position_key
 from edge.marks import Mark
+from edge.ranges import Ranges
 from edge.rows import Lane
 from edge.spool import Spool
-from schemas.errors import ContractError, FencedError
+from schemas.errors import ContractError
 from schemas.records import CONFLUENT_HEADER_BYTES
 from schemas.topics import GATEWAY_POSITIONS
 from schemas.versions import decode_any_version
@@ -15,42 +20,55 @@ from transport.kafka import KafkaSettings, Message, latest_offsets, read_to_end
 
 PARTITION = 0
 
+Positions = dict[Lane, Ranges]
+"""What of each lane is in Kafka."""
+
 
 @dataclass(slots=True)
 class Committed:
-    """What `gateway.positions` says.
+    """What `gateway.positions` says of one spool.
 
     Attributes:
-        positions: Newest position per lane; 0 where there is no record.
-        foreign_spool: Another spool that wrote for this gateway after this one last did.
+        positions: Newest of each lane; nothing where there is no record.
+        owners: Gateway id to the spool that last wrote under it.
     """
 
-    positions: dict[Lane, int] = field(default_factory=lambda: dict.fromkeys(Lane, 0))
-    foreign_spool: str | None = None
+    positions: Positions = field(default_factory=lambda: {lane: Ranges() for lane in Lane})
+    owners: dict[str, str] = field(default_factory=dict)
+
+    def successor(self, gateway_id: str, spool_id: str) -> str | None:
+        """Another spool that wrote under the id after this one last did; None without one."""
+        owner = self.owners.get(gateway_id, spool_id)
+        return None if owner == spool_id else owner
 
 
 def committed(
-    records: Iterable[tuple[bytes, bytes]], *, gateway_id: str, spool_id: str
+    records: Iterable[tuple[bytes, bytes]], *, gateway_ids: Iterable[str], spool_id: str
 ) -> Committed:
     """Fold (key, value) pairs, in the order of the log, into what is committed.
 
-    Records of other gateways, and those that are no GatewayPosition, are passed over.
+    Args:
+        records: What is no GatewayPosition is passed over.
+        gateway_ids: Whose owners are wanted; bounds what is kept.
+        spool_id: Whose positions.
     """
-    lanes = {position_key(gateway_id, lane): lane for lane in Lane}
+    wanted = {position_key(name, lane): name for name in gateway_ids for lane in Lane}
+    mark = spool_id.encode()
     result = Committed()
     for key, value in records:
-        lane = lanes.get(key)
-        if lane is None:
+        gateway_id = wanted.get(key)
+        if gateway_id is None and mark not in value:
             continue
         try:
             record = decode_any_version("GatewayPosition", value[CONFLUENT_HEADER_BYTES:])
         except ContractError:
             continue
-        if record["spool_id"] == spool_id:
-            result.positions[lane] = record["position"]
-            result.foreign_spool = None
-        else:
-            result.foreign_spool = record["spool_id"]
+        if gateway_id is not None:
+            result.owners[gateway_id] = record["spool_id"]
+        if record["spool_id"] == spool_id and record["lane"] in set(Lane):
+            result.positions[Lane(record["lane"])] = Ranges.of(
+                record["position"], ((r["first"], r["last"]) for r in record["ranges"])
+            )
     return result
 
 
@@ -66,58 +84,38 @@ def remember_where_to_look(kafka: KafkaSettings, spool: Spool) -> None:
         spool.save()
 
 
-def read_committed(
-    kafka: KafkaSettings, spool: Spool, *, gateway_id: str, took_over: bool
-) -> dict[Lane, int]:
-    """Positions after which this spool is to be forwarded.
+def read_committed(kafka: KafkaSettings, spool: Spool, gateway_ids: Iterable[str]) -> Committed:
+    """What is in Kafka of a spool, and who wrote last under these ids.
 
-    Call it when the producer has been started, so that no transaction is open any more.
-
-    Args:
-        kafka: Where to read.
-        spool: Whose positions.
-        gateway_id: Whose positions.
-        took_over: Whether this process has just claimed the identity on its user's behalf; a
-            later reconnect must not claim it back from a successor.
+    Call it when no transaction of this spool can be open any more, or what it holds is missed.
 
     Raises:
-        FencedError: Another spool has been forwarded under this gateway's id since.
         TransientError: Kafka did not answer.
         SettingsError: There is no such topic.
     """
     start = {PARTITION: spool.marks[Mark.POSITIONS_OFFSET] - 1}
     batches = read_to_end(kafka, GATEWAY_POSITIONS.name, start=start)
-    found = committed(
+    return committed(
         ((_key(m), m.value() or b"") for batch in batches for m in batch),
-        gateway_id=gateway_id,
+        gateway_ids=gateway_ids,
         spool_id=spool.spool_id,
     )
-    if found.foreign_spool is not None and not took_over:
-        raise FencedError(
-            f"another gateway with the id {gateway_id!r} and the spool "
-            f"{found.foreign_spool} has taken over"
-        )
-    return {
-        lane: resume_after(
-            position, known=spool.marks[Mark.forwarded(lane)], last_at_open=spool.last_at_open[lane]
-        )
-        for lane, position in found.positions.items()
-    }
 
 
-def resume_after(position: int, *, known: int, last_at_open: int) -> int:
-    """After which position to go on.
+def resumed(found: Ranges, *, known: int, last_at_open: int | None) -> Ranges:
+    """From where to go on in a lane.
 
     Args:
-        position: What Kafka says; 0 when it says nothing.
-        known: What the spool remembers of that, should the topic have lost it.
-        last_at_open: Last position on the disk when the spool was opened. Kafka can be ahead of
-            it only if the disk lost what it had promised to keep, or was put back from a copy.
+        found: What Kafka says.
+        known: Contiguous part as the spool remembers it, should the topic have lost it.
+        last_at_open: Last position on the disk when the spool was opened; None once this process
+            has written to Kafka what it goes on from. Before that Kafka can be ahead of the disk
+            only if the disk lost what it had promised to keep, or was put back from a copy.
             Positions are then given again, to other rows; those begin behind `last_at_open`.
     """
-    if position > last_at_open:
-        return max(known, last_at_open)
-    return max(known, position)
+    done = found.copy() if last_at_open is None else found.up_to(last_at_open)
+    done.add(1, known)
+    return done
 
 
 def _key(message: Message) -> bytes:

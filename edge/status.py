@@ -67,7 +67,7 @@ class StatusTaker:
             "duplicates": health.duplicates,
             "dead_letters": health.dead_letters,
             "forwarded": health.forwarded,
-            "spool_depth": self._spool.depth(),
+            "spool_depth": max(0, self._spool.depth() - health.ahead),
             "spool_bytes": self._spool.size_bytes(),
             "uplink": health.uplink,
             "model_version": health.model_version,

@@ -58,7 +58,7 @@ def refuse(ground: Ground, messages: int) -> None:
 
 def test_what_was_refused_is_scored_once_it_can_be_read(ground: Ground) -> None:
     batches = drive(ground, vehicles=4, batches=5)
-    ground.write([replace(out, headers=[("boot_id", b"5")]) for out in batches])
+    ground.write([out._replace(headers=[("boot_id", b"5")]) for out in batches])
     refuse(ground, len(batches))
     read = found(ground)
     assert len(read) == len(batches)
@@ -104,7 +104,7 @@ def test_what_is_refused_again_and_again_stays_where_it_is(ground: Ground) -> No
 def test_letters_are_chosen_by_id_and_by_what_they_say(ground: Ground) -> None:
     good = drive(ground, vehicles=2, batches=1)
     ground.write([Outgoing(ground.topics.telemetry.name, b"junk", b"car", 0), good[0]])
-    ground.write([replace(good[1], value=(good[1].value or b"")[:-2])])
+    ground.write([good[1]._replace(value=(good[1].value or b"")[:-2])])
     with running(ground, Models(small_bundle())) as scorer:
         scorer.wait_for(lambda stats: stats.dead_letters == 2)
     one, other = found(ground)

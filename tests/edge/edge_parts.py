@@ -233,6 +233,9 @@ class GatewayProcess:
             "kafka": {
                 "bootstrap_servers": kafka.bootstrap_servers,
                 "registry_url": kafka.registry_url,
+                "sasl_mechanism": kafka.sasl_mechanism,
+                "username": kafka.username,
+                "password": kafka.password,
             },
             "settings": {"gateway_id": "gw", "ack_interval_ms": 50} | settings,
             "directory": str(directory),
@@ -257,6 +260,16 @@ class GatewayProcess:
                 env=os.environ | {"PYTHONPATH": str(ROOT)},
             )
         until("gateway is ready", lambda: ready.exists() or self.status is not None)
+
+    def uplinks(self) -> list[str]:
+        """What it said of its uplink, in all its lives; each said once in a row."""
+        path = self.directory / "uplinks"
+        return path.read_text("utf-8").splitlines() if path.exists() else []
+
+    @property
+    def uplink(self) -> str:
+        """What it says of its uplink now."""
+        return (self.uplinks() or ["nothing said yet"])[-1]
 
     @property
     def status(self) -> int | None:

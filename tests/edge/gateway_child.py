@@ -10,13 +10,14 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from edge.alert_board import AlertBoard
 from edge.forwarder import Forwarder
-from edge.gateway import run
+from edge.gateway import Gateway, run
 from edge.settings import GatewaySettings
 from edge.spool import Spool
 from schemas.errors import FencedError, SettingsError
@@ -32,7 +33,7 @@ POINTS: dict[str, tuple[type, str]] = {
     "alert store": (Spool, "store_alerts"),
     "alert publish": (AlertBoard, "_send"),
     "alerts published": (Spool, "alerts_published"),
-    "produce": (TransactionalProducer, "produce"),
+    "produce": (TransactionalProducer, "produce_all"),
     "commit": (TransactionalProducer, "commit"),
     "note": (Forwarder, "_note"),
     "trim": (Spool, "trim"),
@@ -63,6 +64,22 @@ def arm(point: str, passing: int) -> None:
     setattr(owner, attribute, wrapped)
 
 
+def keep_telling(gateway: Gateway, path: Path) -> None:
+    """Write down each change of the uplink, for as long as the process lives."""
+
+    def body() -> None:
+        last = ""
+        with path.open("a", encoding="utf-8", buffering=1) as file:
+            while True:
+                now = str(gateway.health.uplink)
+                if now != last:
+                    file.write(now.replace("\n", " ") + "\n")
+                last = now
+                time.sleep(0.02)
+
+    threading.Thread(target=body, name="uplinks", daemon=True).start()
+
+
 def main(wanted: dict[str, Any]) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(threadName)s %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
@@ -70,6 +87,11 @@ def main(wanted: dict[str, Any]) -> int:
         arm(*wanted["crash"])
     directory = Path(wanted["directory"])
     stop = threading.Event()
+
+    def ready(gateway: Gateway) -> None:
+        keep_telling(gateway, directory / "uplinks")
+        Path(wanted["ready"]).touch()
+
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     try:
         run(
@@ -82,7 +104,7 @@ def main(wanted: dict[str, Any]) -> int:
             MqttSettings(**wanted["mqtt"], backoff_min_s=0.1, backoff_max_s=1.0),
             KafkaSettings(**wanted["kafka"]),
             stop=stop,
-            on_ready=lambda _: Path(wanted["ready"]).touch(),
+            on_ready=ready,
         )
     except FencedError as error:
         logging.info("fenced: %s", error)

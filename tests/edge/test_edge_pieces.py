@@ -15,12 +15,13 @@ from edge.intake import Inbound, Intake
 from edge.models import CURRENT, PREVIOUS, ModelStore
 from edge.partitions import partition_of
 from edge.patience import GaveUpError, Patience
-from edge.positions import committed, resume_after
+from edge.positions import committed, resumed
+from edge.ranges import Ranges
 from edge.rows import Kind, Lane, StoredPriority, StoredTelemetry
 from edge.settings import GatewaySettings
 from edge.spool import SpoolDamagedError, SpoolError
 from schemas.errors import SettingsError
-from schemas.records import Record, confluent_header, encode_confluent
+from schemas.records import Record, confluent_header, decode_body, encode_confluent
 from schemas.topics import TOPICS
 from transport.kafka import SchemaIds
 
@@ -77,32 +78,54 @@ def position(lane: Lane, at: int, *, gateway: str = "gw", spool: str = "s") -> t
         "lane": lane.value,
         "position": at,
         "committed_time": 0,
-        "ranges": [],
+        "ranges": [{"first": at + 3, "last": at + 4}],
     }
     return position_key(gateway, lane), encode_confluent("GatewayPosition", 1, record)
 
 
-def test_positions_are_those_of_this_gateway_and_spool() -> None:
+def earlier(at: int) -> tuple[bytes, bytes]:
+    """As a gateway of 0.1.0 wrote it: without ranges, which is one byte at the end."""
+    key, value = position(Lane.TELEMETRY, at)
+    record = decode_body("GatewayPosition", value[5:]) | {"ranges": []}
+    return key, encode_confluent("GatewayPosition", 1, record)[:-1]
+
+
+def test_positions_are_those_of_this_spool_whatever_the_gateway_was_called() -> None:
     log = [
         position(Lane.TELEMETRY, 900, spool="older"),
         position(Lane.TELEMETRY, 5),
         position(Lane.PRIORITY, 2),
-        position(Lane.TELEMETRY, 99, gateway="another"),
-        position(Lane.TELEMETRY, 7),
+        position(Lane.TELEMETRY, 99, gateway="another", spool="another"),
+        position(Lane.TELEMETRY, 7, gateway="renamed"),
         (position_key("gw", Lane.TELEMETRY), b"rubbish"),
         (b"", b""),
     ]
-    found = committed(log, gateway_id="gw", spool_id="s")
-    assert found.positions == {Lane.TELEMETRY: 7, Lane.PRIORITY: 2}
-    assert found.foreign_spool is None
+    found = committed(log, gateway_ids=("gw", "renamed"), spool_id="s")
+    assert found.positions == {
+        Lane.TELEMETRY: Ranges(7, [(10, 11)]),
+        Lane.PRIORITY: Ranges(2, [(5, 6)]),
+    }
+    assert found.successor("gw", "s") is found.successor("renamed", "s") is None
     log.append(position(Lane.TELEMETRY, 1, spool="newer"))
-    assert committed(log, gateway_id="gw", spool_id="s").foreign_spool == "newer"
+    found = committed(log, gateway_ids=("gw",), spool_id="s")
+    assert found.successor("gw", "s") == "newer"
+    assert found.positions[Lane.TELEMETRY] == Ranges(7, [(10, 11)])
+
+
+def test_positions_of_the_version_before_are_read() -> None:
+    found = committed([earlier(12)], gateway_ids=("gw",), spool_id="s")
+    assert found.positions[Lane.TELEMETRY] == Ranges(12)
 
 
 def test_where_to_resume() -> None:
-    assert resume_after(7, known=3, last_at_open=10) == 7
-    assert resume_after(0, known=3, last_at_open=10) == 3  # Kafka lost its topic
-    assert resume_after(50, known=3, last_at_open=10) == 10  # the disk lost what Kafka has
+    ahead = Ranges(7, [(9, 9), (12, 20)])
+    assert resumed(ahead, known=3, last_at_open=30) == ahead
+    assert resumed(Ranges(), known=3, last_at_open=10) == Ranges(3)  # Kafka lost its topic
+    # The disk lost what Kafka has: its positions are given again, to other rows.
+    assert resumed(Ranges(50), known=3, last_at_open=10) == Ranges(10)
+    assert resumed(ahead, known=3, last_at_open=13) == Ranges(7, [(9, 9), (12, 13)])
+    # What this process has told Kafka counts, though the disk held less when it was opened.
+    assert resumed(Ranges(50), known=3, last_at_open=None) == Ranges(50)
 
 
 @pytest.mark.parametrize(
@@ -126,6 +149,8 @@ def test_the_body_on_kafka_is_that_of_mqtt() -> None:
         "gateway_id": b"gw",
         "received_ms": b"1234",
     }
+    (late,) = Framer("gw", IDS, 4).telemetry([row], late=True)
+    assert late == out._replace(headers=[*out.headers, ("late", b"1")])
 
 
 def test_a_trace_becomes_a_header_of_telemetry_and_of_alerts() -> None:
@@ -133,7 +158,7 @@ def test_a_trace_becomes_a_header_of_telemetry_and_of_alerts() -> None:
     framer = Framer("gw", IDS, 4)
     (out,) = framer.telemetry([StoredTelemetry(1, "car", 2, 4, 1_234, batch("car", 4), traced)])
     assert dict(out.headers)["traceparent"] == traced.encode()
-    (letter,) = framer.priority([StoredPriority(1, Kind.LABEL, "car", 1, bytes(20), traced)])
+    (letter,) = framer.priority(StoredPriority(1, Kind.LABEL, "car", 1, bytes(20), traced))
     assert dict(letter.headers) == {"gateway_id": b"gw", "traceparent": traced.encode()}
 
 

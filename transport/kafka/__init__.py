@@ -18,6 +18,7 @@ from transport.kafka.admin import (
     TopicDirectory,
     delete_topics,
     ensure_topics,
+    missing_topics,
     partition_counts,
     require_topics,
 )
@@ -58,6 +59,7 @@ __all__ = [
     "ensure_topics",
     "latest_offsets",
     "make_consumer",
+    "missing_topics",
     "partition_counts",
     "publish",
     "read_range",

@@ -2,8 +2,9 @@
 
 import math
 import time
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager
 
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
@@ -30,8 +31,7 @@ def ensure_topics(
         TransientError: Kafka did not answer in time.
         SettingsError: It refuses, for want of rights or a setting that it does not take.
     """
-    with translated():
-        admin = AdminClient(client_config(settings))
+    with _asking(settings) as admin:
         missing = _missing(admin, topics, timeout_s)
         if missing:
             # The library dies of a topic that is named twice.
@@ -48,9 +48,27 @@ def partition_counts(
     Raises:
         TransientError: Kafka did not answer in time.
     """
-    with translated():
-        known = AdminClient(client_config(settings)).list_topics(timeout=timeout_s).topics
+    with _asking(settings) as admin:
+        known = admin.list_topics(timeout=timeout_s).topics
     return {name: len(known[name].partitions) if name in known else 0 for name in topics}
+
+
+def missing_topics(
+    settings: KafkaSettings, topics: Iterable[str], *, timeout_s: float = 30.0
+) -> list[str]:
+    """Those of the topics that are not there.
+
+    Raises:
+        TransientError: Kafka did not answer in time.
+        SettingsError: One may be there, but Kafka does not let this client see it.
+    """
+    with _asking(settings) as admin:
+        known = admin.list_topics(timeout=timeout_s).topics
+        missing = [name for name in topics if name not in known]
+        for name in missing:
+            # What a client may not see is left out of a list, and told apart only when named.
+            _raise_refusal(admin.list_topics(name, timeout=timeout_s).topics[name].error)
+    return missing
 
 
 class TopicDirectory:
@@ -129,6 +147,29 @@ def delete_topics(
         # The client must live until they are done: it fails them when it is let go of.
         for name, future in futures.items():
             _wait(name, future, timeout_s, KafkaError.UNKNOWN_TOPIC_OR_PART)
+
+
+@contextmanager
+def _asking(settings: KafkaSettings) -> Iterator[AdminClient]:
+    """A client for a few questions; its errors leave as ours.
+
+    One that is not let in only times out; why, it says beside it.
+    """
+    told: list[KafkaError] = []
+    with translated():
+        admin = AdminClient(client_config(settings) | {"error_cb": told.append})
+        try:
+            yield admin
+        except KafkaException:
+            admin.poll(0)
+            for error in told:
+                _raise_refusal(error)
+            raise
+
+
+def _raise_refusal(error: KafkaError | None) -> None:
+    if error is not None and isinstance(refusal := translate(error), SettingsError):
+        raise refusal
 
 
 def _missing(admin: AdminClient, topics: Sequence[Topic], timeout_s: float) -> list[Topic]:

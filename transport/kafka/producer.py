@@ -6,15 +6,21 @@ Hot path: `produce_batch` hands a whole list to the library in one call.
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer, TopicPartition
 
-from schemas.errors import FencedError, MotorcadeError, TransientError
+from schemas.errors import ContractError, FencedError, MotorcadeError, TransientError
 from transport.kafka.config import QUEUE_MESSAGES_MAX, Config, producer_config
 from transport.kafka.consumer import GroupMetadata, Partition, dotted
-from transport.kafka.faults import ProducerLostError, kafka_error, translate, translated
+from transport.kafka.faults import (
+    Kind,
+    ProducerLostError,
+    kafka_error,
+    kind_of,
+    translate,
+    translated,
+)
 from transport.settings import KafkaSettings
 
 Header = tuple[str, bytes | None]
@@ -23,11 +29,12 @@ TRANSACTION_TIMEOUT_S = 30.0
 """After it the brokers abort a transaction that its producer left open."""
 
 _RETRY_PAUSE_S = 0.1
+_LOOK_S = 1.0
+"""While a commit waits, whoever waits for it is asked this often whether to go on."""
 
 
-@dataclass(frozen=True, slots=True)
-class Outgoing:
-    """A record to write.
+class Outgoing(NamedTuple):
+    """A record to write; a tuple, as some hundred thousand are made a second.
 
     Attributes:
         topic: Where to.
@@ -42,7 +49,7 @@ class Outgoing:
     value: bytes | None
     key: bytes | None = None
     partition: int = -1
-    headers: Sequence[Header] = field(default=())
+    headers: Sequence[Header] = ()
     timestamp_ms: int = 0
 
 
@@ -76,6 +83,64 @@ class RecordWriter:
         """
         with self._judged():
             queue_one(self.client, out, timeout_s)
+
+    def produce_all(
+        self,
+        records: Iterable[Outgoing],
+        *,
+        on_delivery: Callable[[int, MotorcadeError], None] | None = None,
+        timeout_s: float = 30.0,
+    ) -> list[tuple[int, MotorcadeError]]:
+        """Queue records of any topics in their order, with headers; waits for room in the queue.
+
+        Args:
+            records: Headers that are a list are handed on as they are.
+            on_delivery: Told of each record that the brokers refuse, by its number among these;
+                costs a call a record. None: only the transaction tells.
+            timeout_s: Longest wait for room.
+
+        Returns:
+            The records that are too large for this client, by number; they were not queued, and
+            the transaction may go on.
+
+        Raises:
+            TransientError: No room in time; abort.
+        """
+        refused: list[tuple[int, MotorcadeError]] = []
+        with self._judged():
+            produce = self.client.produce
+            for number, out in enumerate(records):
+                topic, value, key, partition, headers, timestamp_ms = out
+                report = {} if on_delivery is None else {"on_delivery": _told(number, on_delivery)}
+                try:
+                    produce(
+                        topic,
+                        value,
+                        key,
+                        partition,
+                        headers=headers if type(headers) is list else list(headers),
+                        timestamp=timestamp_ms,
+                        **report,
+                    )
+                except BufferError:
+                    queue_one(self.client, out, timeout_s, report.get("on_delivery"))
+                except KafkaException as error:
+                    wrong = translate(kafka_error(error))
+                    if not isinstance(wrong, ContractError):
+                        raise
+                    refused.append((number, wrong))
+        return refused
+
+    def flush(self, timeout_s: float = 30.0) -> None:
+        """Wait until the brokers have answered for all that is queued; serves `on_delivery`."""
+        with self._judged():
+            if self.client.flush(timeout_s):
+                raise TransientError(f"Kafka: records not stored in {timeout_s:g} s")
+
+    def poll(self) -> None:
+        """Serve call-backs, such as `on_error`; never waits."""
+        with self._judged():
+            self.client.poll(0)
 
     def produce_batch(
         self,
@@ -124,6 +189,15 @@ class TransactionalProducer(RecordWriter):
     One transaction at a time. `commit` and `abort` may run on another thread while nothing else
     is called; they let go of the interpreter while they wait. A transaction that is open when it
     is closed is left to time out, or to the next start.
+
+    Args:
+        settings: Where Kafka is.
+        transactional_id: Whose transactions; there is one producer of an id at a time.
+        transaction_timeout_s: After it the brokers abort one that is left open.
+        on_error: Told what the client says without being asked: that no broker can be reached, or
+            that they do not let it in. Called by `start`, `poll`, `flush` and `commit`; the client
+            goes on trying.
+        options: The library's, with `_` for `.`.
     """
 
     def __init__(
@@ -132,13 +206,16 @@ class TransactionalProducer(RecordWriter):
         transactional_id: str,
         *,
         transaction_timeout_s: float = TRANSACTION_TIMEOUT_S,
+        on_error: Callable[[MotorcadeError], None] | None = None,
         **options: Any,
     ) -> None:
+        told = {} if on_error is None else {"error_cb": _serious(on_error)}
         super().__init__(
             producer_config(settings)
             | {
                 "transactional.id": transactional_id,
                 "transaction.timeout.ms": int(transaction_timeout_s * 1000),
+                **told,
                 **dotted(options),
             }
         )
@@ -155,7 +232,10 @@ class TransactionalProducer(RecordWriter):
         self.close()
         with translated():
             producer = Producer(self._config)
-            self._retried(producer.init_transactions, timeout_s)
+            try:
+                self._retried(producer.init_transactions, timeout_s)
+            finally:
+                producer.poll(0)  # For `on_error`: only it says why no broker lets this client in.
         self._producer = producer
 
     def begin(self) -> None:
@@ -185,16 +265,33 @@ class TransactionalProducer(RecordWriter):
                 timeout_s,
             )
 
-    def commit(self, timeout_s: float = 30.0) -> None:
+    def commit(
+        self, timeout_s: float = 30.0, *, on_wait: Callable[[float], None] | None = None
+    ) -> None:
         """Make the transaction count, once its records are stored.
+
+        Args:
+            timeout_s: Longest wait.
+            on_wait: Called about once a second while it waits, with how long it has waited; may
+                raise, and then it is not known whether the transaction counts.
 
         Raises:
             AbortNeededError: It cannot; abort it.
             ProducerLostError: It is not known whether it did.
         """
+        began_s = time.monotonic()
+
+        def commit_for(left_s: float) -> None:
+            try:
+                self.client.commit_transaction(left_s if on_wait is None else min(left_s, _LOOK_S))
+            except KafkaException as error:
+                if on_wait is not None and kafka_error(error).retriable():
+                    on_wait(time.monotonic() - began_s)
+                raise
+
         with self._judged():
             try:
-                self._retried(self.client.commit_transaction, timeout_s)
+                self._retried(commit_for, timeout_s)
             except TransientError as error:
                 if type(error) is TransientError:
                     raise ProducerLostError(str(error)) from error
@@ -311,6 +408,28 @@ def queue_one(
             if time.monotonic() > until_s:
                 raise TransientError(f"Kafka: queue full for {timeout_s:g} s") from error
             producer.poll(_RETRY_PAUSE_S)
+
+
+def _serious(on_error: Callable[[MotorcadeError], None]) -> Callable[[KafkaError], None]:
+    """Hands on that no broker can be reached, or that they refuse this client."""
+
+    def told(error: KafkaError) -> None:
+        if error.code() == KafkaError._ALL_BROKERS_DOWN or kind_of(error.code()) is Kind.SETTINGS:
+            on_error(translate(error))
+
+    return told
+
+
+def _told(
+    number: int, on_delivery: Callable[[int, MotorcadeError], None]
+) -> Callable[[KafkaError | None, Message], None]:
+    """A delivery report that tells only what was refused, and which."""
+
+    def report(error: KafkaError | None, _: Message) -> None:
+        if error is not None:
+            on_delivery(number, translate(error))
+
+    return report
 
 
 def first_error(messages: list[dict[str, Any]]) -> MotorcadeError:
