@@ -27,6 +27,7 @@ def dead_letter(
     partition: int = -1,
     offset: int = -1,
     model_version: str | None = None,
+    payload_kept: bool = True,
 ) -> Priority:
     """The row of the priority lane for a message that was refused.
 
@@ -41,6 +42,7 @@ def dead_letter(
         partition: -1 for MQTT.
         offset: -1 for MQTT.
         model_version: Of the model that was refused, or that failed.
+        payload_kept: Whether the letter holds the payload, not only its length.
     """
     DEAD_LETTERS.add(component="gateway", reason=error.reason.value)
     record = {
@@ -55,7 +57,7 @@ def dead_letter(
         "offset": offset,
         "key": None if key is None else key.encode(),
         "headers": [{"name": name, "value": value} for name, value in headers],
-        "payload": None if payload is None else payload[:PAYLOAD_BYTES_MAX],
+        "payload": payload[:PAYLOAD_BYTES_MAX] if payload is not None and payload_kept else None,
         "payload_bytes": 0 if payload is None else len(payload),
     }
     return Priority(Kind.DEAD_LETTER, key, failed_ms, encode_single_object("DeadLetter", record))

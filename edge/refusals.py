@@ -130,5 +130,6 @@ def letter_of(
         topic=topic.name,
         key=key,
         headers=headers,
-        payload=origin.payload if with_payload else None,
+        payload=origin.payload,
+        payload_kept=with_payload,
     )

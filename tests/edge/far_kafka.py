@@ -5,12 +5,22 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin._acl import (
+    AclBinding,
+    AclBindingFilter,
+    AclOperation,
+    AclPermissionType,
+)
+from confluent_kafka.admin._config import AlterConfigOpType, ConfigEntry, ConfigResource
+from confluent_kafka.admin._resource import ResourcePatternType, ResourceType
 from edge_parts import until
 from tcp_proxy import TcpProxy
 
 from deploy import processes
 from deploy.kafka import Kafka, Listener
 from deploy.ports import LOOPBACK, free_ports
+from transport.kafka.config import client_config
 from transport.settings import KafkaSettings
 
 USER, PASSWORD = "depot", "secret"
@@ -65,3 +75,61 @@ def far_kafka(directory: Path, registry_url: str, *, seed: int) -> Iterator[FarK
 
 def _at(port: int, registry_url: str) -> KafkaSettings:
     return KafkaSettings(bootstrap_servers=f"{LOOPBACK}:{port}", registry_url=registry_url)
+
+
+_EVERYTHING = (
+    (ResourceType.TOPIC, "*"),
+    (ResourceType.GROUP, "*"),
+    (ResourceType.TRANSACTIONAL_ID, "*"),
+    (ResourceType.BROKER, "kafka-cluster"),
+)
+
+
+def grant(kafka: KafkaSettings) -> None:
+    """Let USER do everything."""
+    rights = [_right(kind, name) for kind, name in _EVERYTHING]
+    admin = AdminClient(client_config(kafka))  # It must live until they are done.
+    for future in admin.create_acls(rights).values():
+        future.result(30.0)
+
+
+def limit_topic(kafka: KafkaSettings, topic: str, bytes_max: int) -> None:
+    """Let a topic take no greater batches."""
+    entry = ConfigEntry(
+        "max.message.bytes",
+        str(bytes_max),
+        incremental_operation=AlterConfigOpType.SET,
+    )
+    wanted = [ConfigResource(ConfigResource.Type.TOPIC, topic, incremental_configs=[entry])]
+    admin = AdminClient(client_config(kafka))
+    for future in admin.incremental_alter_configs(wanted).values():
+        future.result(30.0)
+
+
+def revoke_topics(kafka: KafkaSettings) -> None:
+    """Take USER's rights over topics away."""
+    admin = AdminClient(client_config(kafka))
+    right = _right(ResourceType.TOPIC, "*")
+    wanted = AclBindingFilter(
+        right.restype,
+        right.name,
+        right.resource_pattern_type,
+        right.principal,
+        right.host,
+        right.operation,
+        right.permission_type,
+    )
+    for future in admin.delete_acls([wanted]).values():
+        assert future.result(30.0), "there was such a right"
+
+
+def _right(kind: ResourceType, name: str) -> AclBinding:
+    return AclBinding(
+        kind,
+        name,
+        ResourcePatternType.LITERAL,
+        f"User:{USER}",
+        "*",
+        AclOperation.ALL,
+        AclPermissionType.ALLOW,
+    )

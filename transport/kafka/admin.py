@@ -2,12 +2,12 @@
 
 import math
 import time
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager
 
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin._metadata import TopicMetadata
 from confluent_kafka.cimpl import NewTopic
 
 from schemas.errors import SettingsError, TransientError
@@ -15,6 +15,9 @@ from schemas.topics import TOPICS, Topic
 from transport.kafka.config import client_config
 from transport.kafka.faults import kafka_error, translate, translated
 from transport.settings import KafkaSettings
+
+_LOOK_S = 3.0
+"""While brokers are silent, why is looked for this often."""
 
 
 def ensure_topics(
@@ -31,13 +34,15 @@ def ensure_topics(
         TransientError: Kafka did not answer in time.
         SettingsError: It refuses, for want of rights or a setting that it does not take.
     """
-    with _asking(settings) as admin:
-        missing = _missing(admin, topics, timeout_s)
+    with translated():
+        asker = _Asker(settings)
+        known = asker.topics(timeout_s)
+        missing = [topic for topic in topics if topic.name not in known]
         if missing:
             # The library dies of a topic that is named twice.
             once = {topic.name: topic for topic in missing}.values()
             wanted = [_new_topic(topic, settings.replication_factor) for topic in once]
-            _settle(admin, wanted, timeout_s)
+            _settle(asker.client, wanted, timeout_s)
 
 
 def partition_counts(
@@ -48,8 +53,8 @@ def partition_counts(
     Raises:
         TransientError: Kafka did not answer in time.
     """
-    with _asking(settings) as admin:
-        known = admin.list_topics(timeout=timeout_s).topics
+    with translated():
+        known = _Asker(settings).topics(timeout_s)
     return {name: len(known[name].partitions) if name in known else 0 for name in topics}
 
 
@@ -62,12 +67,13 @@ def missing_topics(
         TransientError: Kafka did not answer in time.
         SettingsError: One may be there, but Kafka does not let this client see it.
     """
-    with _asking(settings) as admin:
-        known = admin.list_topics(timeout=timeout_s).topics
+    with translated():
+        asker = _Asker(settings)
+        known = asker.topics(timeout_s)
         missing = [name for name in topics if name not in known]
         for name in missing:
             # What a client may not see is left out of a list, and told apart only when named.
-            _raise_refusal(admin.list_topics(name, timeout=timeout_s).topics[name].error)
+            _raise_refusal(asker.topics(timeout_s, name)[name].error)
     return missing
 
 
@@ -149,32 +155,40 @@ def delete_topics(
             _wait(name, future, timeout_s, KafkaError.UNKNOWN_TOPIC_OR_PART)
 
 
-@contextmanager
-def _asking(settings: KafkaSettings) -> Iterator[AdminClient]:
-    """A client for a few questions; its errors leave as ours.
+class _Asker:
+    """A client for a few questions.
 
-    One that is not let in only times out; why, it says beside it.
+    One that is not let in hears nothing but silence as an answer; why, the library says beside it.
     """
-    told: list[KafkaError] = []
-    with translated():
-        admin = AdminClient(client_config(settings) | {"error_cb": told.append})
-        try:
-            yield admin
-        except KafkaException:
-            admin.poll(0)
-            for error in told:
-                _raise_refusal(error)
-            raise
+
+    def __init__(self, settings: KafkaSettings) -> None:
+        self._told: list[KafkaError] = []
+        self.client = AdminClient(client_config(settings) | {"error_cb": self._told.append})
+
+    def topics(self, timeout_s: float, name: str | None = None) -> dict[str, TopicMetadata]:
+        """All topics that the client may see, or one; raises as the library does.
+
+        Raises:
+            SettingsError: Kafka does not let this client in.
+        """
+        until_s = time.monotonic() + timeout_s
+        while True:
+            left_s = max(0.1, until_s - time.monotonic())
+            try:
+                found = self.client.list_topics(name, timeout=min(left_s, _LOOK_S))
+            except KafkaException:
+                self.client.poll(0)
+                for error in self._told:
+                    _raise_refusal(error)
+                if left_s <= _LOOK_S:
+                    raise
+            else:
+                return dict(found.topics)
 
 
 def _raise_refusal(error: KafkaError | None) -> None:
     if error is not None and isinstance(refusal := translate(error), SettingsError):
         raise refusal
-
-
-def _missing(admin: AdminClient, topics: Sequence[Topic], timeout_s: float) -> list[Topic]:
-    known = admin.list_topics(timeout=timeout_s).topics
-    return [topic for topic in topics if topic.name not in known]
 
 
 def _new_topic(topic: Topic, replication_factor: int) -> NewTopic:
