@@ -1,4 +1,4 @@
-"""Trains the autoencoder: the only module that imports TensorFlow, and a process of its own.
+"""Trains the autoencoders: the only module that imports TensorFlow, and a process of its own.
 
 `python -m cloud.autoencoder` reads one NumPy archive (.npz) from standard input and writes one to
 standard output. It is a process because TensorFlow and the TFLite runtime that scores bring the
@@ -16,7 +16,8 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from cloud.network import NetworkSettings
+from cloud.lstm import build_lstm, unrolled
+from cloud.network import NOT_SHOWN, NetworkSettings
 
 EXIT_WITHOUT_TENSORFLOW = 3
 
@@ -84,16 +85,16 @@ class _Trainer:
         self._tf = tf
         self._settings = settings
         self._rows = tf.constant(rows)
-        self.network = build_network(tf, rows.shape[1], settings)
+        build = build_network if settings.window == 1 else build_lstm
+        self.network = build(tf, rows.shape[1], settings)
         self._first_weights = self.network.get_weights()
         self._optimizer = tf.keras.optimizers.Adam(settings.learning_rate)
         self._optimizer.build(self.network.trainable_variables)
         # One epoch as one graph: a step at a time from Python costs ten times as much.
         # Shapes are left open, or every fold would be traced anew.
         numbers = tf.TensorSpec((None, None), tf.int32)
-        self._epoch = tf.function(
-            self._run_epoch, [numbers, tf.TensorSpec((None, None, None), tf.float32)]
-        )
+        keep = tf.TensorSpec((None, None, *_keep_shape(rows.shape[1], settings)), tf.float32)
+        self._epoch = tf.function(self._run_epoch, [numbers, keep])
         self._loss = tf.function(self._run_loss, [tf.TensorSpec((None,), tf.int32)])
 
     def begin(self) -> np.random.Generator:
@@ -124,28 +125,41 @@ class _Trainer:
         # Not in TensorFlow's public namespace, but the one way to freeze that it has.
         from tensorflow.python.framework import convert_to_constants
 
-        tf = self._tf
-        width = self._rows.shape[1]
-        function = tf.function(lambda rows: self.network(rows, training=False))
-        concrete = function.get_concrete_function(tf.TensorSpec((None, width), tf.float32))
+        tf, settings = self._tf, self._settings
+        shown: tuple[int, ...] = (self._rows.shape[1],)
+        if settings.window == 1:
+            function = tf.function(lambda rows: self.network(rows, training=False))
+        else:
+            shown = (settings.window, *shown)
+            function = tf.function(unrolled(tf, self.network, settings))
+        concrete = function.get_concrete_function(tf.TensorSpec((None, *shown), tf.float32))
         frozen = convert_to_constants.convert_variables_to_constants_v2(concrete)
         return bytes(tf.lite.TFLiteConverter.from_concrete_functions([frozen]).convert())
 
-    def reconstruction(self) -> Float32:
-        """What the network makes of all rows."""
-        return np.asarray(self.network(self._shown(self._rows), training=False), np.float32)
+    def reconstruction(self, readings: Int64) -> Float32:
+        """What the network makes of some rows, or of the windows that end with them."""
+        target = self._target(self._tf.constant(readings.astype(np.int32)))
+        made = np.asarray(self.network(self._shown(target), training=False), np.float32)
+        return made.reshape(len(readings), -1)
+
+    def _target(self, readings: Any) -> Any:
+        """Rows (B, F), or the windows that end with them (B, T, F)."""
+        if self._settings.window == 1:
+            return self._tf.gather(self._rows, readings)
+        back = self._tf.range(1 - self._settings.window, 1)
+        return self._tf.gather(self._rows, readings[:, None] + back)
 
     def _shown(self, target: Any) -> Any:
         return self._tf.where(self._tf.math.is_finite(target), target, 0.0)
 
     def _run_loss(self, valid: Any) -> Any:
-        target = self._tf.gather(self._rows, valid)
+        target = self._target(valid)
         return _masked_loss(self._tf, self.network(self._shown(target)), target)
 
     def _run_epoch(self, batches: Any, keep: Any) -> None:
         tf, network = self._tf, self.network
         for step in tf.range(tf.shape(batches)[0]):
-            target = tf.gather(self._rows, batches[step])
+            target = self._target(batches[step])
             with tf.GradientTape() as tape:
                 output = network(self._shown(target) * keep[step], training=True)
                 loss = _masked_loss(tf, output, target)
@@ -161,13 +175,19 @@ def _batches(
     """Shuffled row numbers (steps, batch) and the mask of inputs left in (steps, batch, F).
 
     Hiding some inputs teaches the network to tell a signal from the others instead of copying
-    it, and makes an absent feature (0 after normalisation) nothing new.
+    it, and makes an absent feature (0 after normalisation) nothing new. In a window a feature is
+    hidden from beginning to end, or its neighbours in time would tell it: (steps, batch, 1, F).
     """
     size = min(settings.batch, rows)
     steps = max(min(rows, settings.epoch_rows) // size, 1)
     order = rng.permutation(rows)[: steps * size].reshape(steps, size)
-    keep = rng.random((steps, size, features), dtype=np.float32) >= settings.corruption
+    shape = (steps, size, *_keep_shape(features, settings))
+    keep = rng.random(shape, dtype=np.float32) >= settings.corruption
     return order, keep.astype(np.float32)
+
+
+def _keep_shape(features: int, settings: NetworkSettings) -> tuple[int, ...]:
+    return (features,) if settings.window == 1 else (1, features)
 
 
 class _EarlyStopping:
@@ -200,15 +220,16 @@ def fit(rows: Float32, fold: Int64, settings: NetworkSettings) -> dict[str, NDAr
 
     Args:
         rows: Normalised features, shape (N, F); NaN where absent.
-        fold: Fold that a row validates, 0..K-1; -1 trains only. Shape (N,).
+        fold: Fold that a row, or the window that ends with it, validates, 0..K-1; -1 trains
+            only; `NOT_SHOWN`: no window ends there. Shape (N,).
         settings: Network and training settings; the same settings, data and library versions
             give the same bytes.
 
     Returns:
         `model` (uint8, the final flatbuffer), `fold_model_0` ... (those of the folds),
-        `reconstruction` (what Keras's final network makes of all rows, (N, F)), `losses` (best
-        validation loss of each fold), `epochs` (passes of the final network), `versions` (JSON
-        as uint8).
+        `reconstruction` (what Keras's final network makes of the rows that
+        `NetworkSettings.compared` names), `losses` (best validation loss of each fold), `epochs`
+        (passes of the final network), `versions` (JSON as uint8).
     """
     tf = _import_tensorflow(settings.threads)
     tf.keras.utils.set_random_seed(settings.seed)
@@ -217,21 +238,19 @@ def fit(rows: Float32, fold: Int64, settings: NetworkSettings) -> dict[str, NDAr
     folds = int(fold.max()) + 1
     stopped = []
     models = []
+    shown = np.flatnonzero(fold != NOT_SHOWN)
     for number in range(folds):
-        stopped.append(
-            _train(
-                trainer, np.flatnonzero(fold != number), np.flatnonzero(fold == number), settings
-            )
-        )
+        held_out = fold[shown] == number
+        stopped.append(_train(trainer, shown[~held_out], shown[held_out], settings))
         models.append(trainer.model())
     epochs = round(float(np.median([stopping.best_epoch for stopping in stopped]))) + 1
     if folds > 1:
-        _train_for(trainer, np.arange(len(rows)), epochs)
+        _train_for(trainer, shown, epochs)
         models.append(trainer.model())
     return {
         "model": np.frombuffer(models[-1], np.uint8),
         **{f"fold_model_{i}": np.frombuffer(models[i], np.uint8) for i in range(folds)},
-        "reconstruction": trainer.reconstruction(),
+        "reconstruction": trainer.reconstruction(settings.compared(fold)),
         "losses": np.array([min(stopping.losses) for stopping in stopped], np.float64),
         "epochs": np.array(epochs),
         "versions": _as_bytes({"tensorflow": tf.__version__, "keras": tf.keras.__version__}),

@@ -10,8 +10,10 @@ from schemas.errors import SettingsError
 from schemas.signals import SIGNAL_BY_NAME
 from scoring.features import FeatureState
 from scoring.manifest import FeatureKind, FeatureSpec
+from scoring.windows import WindowState
 
 Float32 = NDArray[np.float32]
+Int64 = NDArray[np.int64]
 
 SIGNALS_MIN = 3
 
@@ -106,12 +108,25 @@ def features_of(readings: Readings, specs: Sequence[FeatureSpec]) -> Float32:
     return features
 
 
+def window_ends(readings: Readings, features: Float32, window: int) -> Int64:
+    """Readings at which a window of them is full, by the code that scores; 1: all."""
+    if window == 1:
+        return np.arange(len(readings))
+    state = WindowState(window, features.shape[1], max_vehicles=max(len(readings.vehicle_ids), 1))
+    return state.update(readings.vehicle, _begins(readings), readings.time_ms, features).ready
+
+
+def _begins(readings: Readings) -> NDArray[np.bool_]:
+    begins = np.ones(len(readings), np.bool_)
+    begins[1:] = readings.segment[1:] != readings.segment[:-1]
+    return begins
+
+
 def _remembered(
     readings: Readings, specs: Sequence[FeatureSpec], column_of: dict[str, int]
 ) -> Float32:
     state = FeatureState(specs, max_vehicles=max(len(readings.vehicle_ids), 1))
-    begins = np.ones(len(readings), np.bool_)
-    begins[1:] = readings.segment[1:] != readings.segment[:-1]
+    begins = _begins(readings)
     values = readings.values[:, [column_of[name] for name in state.signals]]
     return state.update(readings.vehicle, begins, readings.time_ms, values)
 

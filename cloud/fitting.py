@@ -1,6 +1,6 @@
 """From readings to a bundle: features, network, scales, threshold, manifest."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
@@ -15,8 +15,8 @@ from cloud.calibration import (
     policy_statistic,
     residual_scale,
 )
-from cloud.feature_choice import choose_features, choose_signals, features_of, quanta
-from cloud.network import NetworkSettings
+from cloud.feature_choice import choose_features, choose_signals, features_of, quanta, window_ends
+from cloud.network import NOT_SHOWN, NetworkSettings
 from cloud.readings import Readings
 from cloud.settings import TrainSettings
 from cloud.split import Folds, split
@@ -34,8 +34,10 @@ from scoring.bundle import (
 from scoring.interpreter import TfliteModel
 from scoring.reference import reference_of
 from scoring.scorer import INPUT_CLIP, BatchScorer
+from scoring.windows import READING_S, ROWS_BYTES, ending_at
 
 Float32 = NDArray[np.float32]
+Int64 = NDArray[np.int64]
 Fit = Callable[[Float32, NDArray[np.int64], NetworkSettings], Fitted]
 
 AGREEMENT_MAX = 1e-3
@@ -55,10 +57,18 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class _Data:
-    """Features of all readings and how they are used."""
+    """Features of all readings and how they are used.
+
+    Attributes:
+        fold: Fold that a reading, or the window that ends with it, validates; -1 trains only,
+            `NOT_SHOWN` neither: there is no such window, or it reaches into another fold.
+        window: Readings that the model is shown at once.
+    """
 
     readings: Readings
     folds: Folds
+    fold: Int64
+    window: int
     specs: tuple[FeatureSpec, ...]
     features: Float32
     mean: NDArray[np.float64]
@@ -68,6 +78,18 @@ class _Data:
         """As `scoring.scorer` feeds the model, but NaN where absent."""
         inputs = (self.features - self.mean) / self.scale
         return np.clip(inputs, -INPUT_CLIP, INPUT_CLIP).astype(np.float32)
+
+    def held_out(self, rows: Float32, fold: int) -> Iterator[tuple[Int64, Float32]]:
+        """Readings of a fold, and what of these rows the model is shown at them, by blocks."""
+        return shown(rows, np.flatnonzero(self.fold == fold), self.window)
+
+
+def shown(rows: Float32, ends: Int64, window: int) -> Iterator[tuple[Int64, Float32]]:
+    """Some readings, and the rows or windows that end with them, so many that they fit."""
+    most = max(1, ROWS_BYTES // (4 * window * rows.shape[1]))
+    for start in range(0, len(ends), most):
+        block = ends[start : start + most]
+        yield block, ending_at(rows, block, window)
 
 
 def version_of(created_time_ms: int, model_sha256: str) -> str:
@@ -104,10 +126,10 @@ def fit_bundle(
             f"{settings.min_readings} are wanted (trainer min_readings)"
         )
     data = _prepare(readings, settings)
-    network = NetworkSettings(epochs=settings.epochs, seed=settings.seed, threads=settings.threads)
+    network = _network(settings)
     rows = data.normalised()
-    fitted = fit(rows, data.folds.fold, network)
-    difference = _difference(fitted, rows)
+    fitted = fit(rows, data.fold, network)
+    difference = _difference(fitted, rows, network.compared(data.fold), data.window)
     if not difference <= AGREEMENT_MAX:
         raise MotorcadeError(f"TFLite differs from Keras by {difference:.2g}")
     error_scale = _error_scale(fitted, rows, data, settings)
@@ -125,6 +147,14 @@ def fit_bundle(
     return _finished(decided, data, fitted, threshold, difference)
 
 
+def _network(settings: TrainSettings) -> NetworkSettings:
+    network = NetworkSettings(epochs=settings.epochs, seed=settings.seed, threads=settings.threads)
+    if settings.kind == "autoencoder":
+        return network
+    # Windows that overlap say much the same, and each costs as much as many rows.
+    return replace(network, window=settings.window, epoch_rows=8_000, patience=8)
+
+
 def _prepare(readings: Readings, settings: TrainSettings) -> _Data:
     signals = choose_signals(readings, presence=settings.signal_presence)
     specs = choose_features(
@@ -139,7 +169,24 @@ def _prepare(readings: Readings, settings: TrainSettings) -> _Data:
     # vehicles train the final model, and two figures a feature give no fold away.
     fitted_on = folds.fold < 0 if folds.count == 1 else slice(None)
     mean, scale = _moments(features[fitted_on], quanta(specs))
-    return _Data(readings, folds, specs, features, mean, scale)
+    window = _network(settings).window
+    fold = np.full(len(readings), NOT_SHOWN)
+    ends = window_ends(readings, features, window)
+    ends = ends[folds.fold[ends] == folds.fold[ends - window + 1]]
+    fold[ends] = folds.fold[ends]
+    _check_windows(fold, folds, window)
+    return _Data(readings, folds, fold, window, specs, features, mean, scale)
+
+
+def _check_windows(fold: Int64, folds: Folds, window: int) -> None:
+    """Raises SettingsError where there is nothing to train on or to validate."""
+    there = set(np.unique(fold[fold != NOT_SHOWN]).tolist())
+    others = {-1} if folds.count == 1 else set()
+    if not there >= set(range(folds.count)) | others:
+        raise SettingsError(
+            f"too few vehicles drove {window} readings in a row, no further apart than "
+            f"{READING_S:g} s; train on a longer stretch or with a smaller window"
+        )
 
 
 def _moments(
@@ -154,15 +201,21 @@ def _moments(
     return mean, np.maximum(np.sqrt((spread**2).sum(axis=0) / count), floor)
 
 
-def _difference(fitted: Fitted, rows: Float32) -> float:
+def _difference(fitted: Fitted, rows: Float32, compared: Int64, window: int) -> float:
     """Greatest difference between TFLite and Keras, of the final model."""
-    output = _reconstruct(fitted.model, rows)
-    return float(np.abs(output - fitted.reconstruction).max(initial=0.0))
+    model, greatest, done = _model(fitted.model, rows, window), 0.0, 0
+    for block, inputs in shown(rows, compared, window):
+        output = model.run(np.nan_to_num(inputs, nan=0.0))
+        expected = fitted.reconstruction[done : done + len(block)]
+        # NaN is a difference, too.
+        greatest = float(np.maximum(greatest, np.abs(output - expected).max(initial=0.0)))
+        done += len(block)
+    return greatest
 
 
-def _reconstruct(model: bytes, rows: Float32) -> Float32:
+def _model(model: bytes, rows: Float32, window: int) -> TfliteModel:
     width = rows.shape[1]
-    return TfliteModel(model, n_inputs=width, n_outputs=width).run(np.nan_to_num(rows, nan=0.0))
+    return TfliteModel(model, n_inputs=width, n_outputs=width, window=window)
 
 
 def _error_scale(
@@ -171,8 +224,10 @@ def _error_scale(
     """By residuals of models that were trained without the row's vehicle."""
     residuals = np.full_like(rows, np.nan)
     for number, model in enumerate(fitted.fold_models):
-        held_out = data.folds.fold == number
-        residuals[held_out] = rows[held_out] - _reconstruct(model, rows[held_out])
+        network = _model(model, rows, data.window)
+        for block, inputs in data.held_out(rows, number):
+            error = inputs - network.run(np.nan_to_num(inputs, nan=0.0))
+            residuals[block] = _of_features(error, data.window)
     return residual_scale(
         residuals,
         data.readings.segment,
@@ -181,6 +236,27 @@ def _error_scale(
         policy=_policy(settings),
         budget_per_hour=settings.false_alerts_per_hour,
     )
+
+
+def _of_features(errors: Float32, window: int) -> Float32:
+    """Error of each feature; of a window the root of its mean square, which the score adds up.
+
+    Args:
+        errors: Shape (n, window * F); NaN where absent.
+        window: Readings in a window.
+
+    Returns:
+        Shape (n, F); NaN where absent.
+    """
+    if window == 1:
+        return errors
+    squares = (errors * errors).reshape(len(errors), window, -1)
+    present = np.isfinite(squares)
+    count = present.sum(axis=1)
+    total = np.where(present, squares, 0.0).sum(axis=1)
+    roots: Float32 = np.sqrt(total / np.maximum(count, 1)).astype(np.float32)
+    roots[count == 0] = np.nan
+    return roots
 
 
 def _policy(settings: TrainSettings) -> PolicySettings:
@@ -210,6 +286,7 @@ def _bundle(
         error_scale=tuple(error_scale.tolist()),
         threshold=1.0,
         model_sha256=sha256,
+        window=data.window,
         policy=_policy(settings),
         provenance=Provenance(
             topic=source.topic,
@@ -229,8 +306,9 @@ def _held_out_scores(bundle: Bundle, fitted: Fitted, data: _Data) -> Float32:
     scores = np.full(len(data.readings), np.nan, np.float32)
     for number, model in enumerate(fitted.fold_models):
         manifest = replace(bundle.manifest, model_sha256=sha256_hex(model))
-        rows = data.folds.fold == number
-        scores[rows] = BatchScorer(Bundle(manifest, model)).score(data.features[rows])
+        scorer = BatchScorer(Bundle(manifest, model))
+        for block, features in data.held_out(data.features, number):
+            scores[block] = scorer.score(features)
     return scores
 
 
@@ -266,7 +344,7 @@ def _decided(bundle: Bundle, data: _Data, scores: Float32, threshold: Threshold)
 def _finished(
     bundle: Bundle, data: _Data, fitted: Fitted, threshold: Threshold, difference: float
 ) -> Bundle:
-    rows = data.folds.fold >= 0
+    rows = data.fold >= 0
     figures = {
         "split": data.folds.method,
         "folds": str(data.folds.count),

@@ -87,6 +87,8 @@ def found_lines(found: Found) -> Iterator[str]:
     yield f"sha256     {manifest.model_sha256}, {len(found.bundle.model)} bytes"
     yield f"threshold  {manifest.threshold:g}"
     yield f"policy     {_policy(manifest)}"
+    if manifest.window > 1:
+        yield f"window     {manifest.window} readings"
     yield from _lineage(manifest.provenance)
     yield from _features(manifest)
 

@@ -160,6 +160,8 @@ class TrainSettings:
 
     Attributes:
         name: Model name; the scorer and the gateways follow releases of it.
+        kind: 'autoencoder' looks at one reading at a time, 'lstm' at the last `window` of them.
+        window: Readings that an LSTM is shown at once, 2 to 128.
         alias: What the release is called from now on, such as challenger. Empty: nothing; it is
             the champion where nobody named another.
         since_ms: Read telemetry whose record time is at least this, milliseconds since the epoch;
@@ -186,6 +188,8 @@ class TrainSettings:
     """
 
     name: str = "anomaly"
+    kind: Literal["autoencoder", "lstm"] = "autoencoder"
+    window: int = 32
     alias: str = ""
     since_ms: int | None = None
     until_ms: int | None = None
@@ -209,6 +213,8 @@ class TrainSettings:
     def __post_init__(self) -> None:
         if self.offsets and (self.since_ms is not None or self.until_ms is not None):
             raise SettingsError("trainer: give either offsets or since_ms and until_ms")
+        if not 2 <= self.window <= 128:
+            raise SettingsError(f"trainer window is {self.window}; 2 to 128")
         for name in ("signal_presence", "feature_presence", "validation_share"):
             if not 0 < getattr(self, name) <= 1:
                 raise SettingsError(f"trainer {name} is {getattr(self, name)}; above 0, at most 1")

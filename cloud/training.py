@@ -31,7 +31,8 @@ class Fitted:
     Attributes:
         model: TFLite flatbuffer, the final one.
         fold_models: Of each fold the one that was trained without it.
-        reconstruction: What Keras's final network makes of all rows, shape (N, F).
+        reconstruction: What Keras's final network makes of the rows, or windows, that
+            `NetworkSettings.compared` names.
         losses: Best validation loss (mean squared error of normalised features) of each fold.
         epochs: Passes over the rows that the final network was trained for.
         versions: Library versions that made it.
@@ -97,7 +98,8 @@ class TrainingProcess:
 
         Args:
             rows: Normalised features, shape (N, F); NaN where absent.
-            fold: Fold that a row validates, 0..K-1; -1 trains only. Shape (N,).
+            fold: Fold that a row, or the window that ends with it, validates, 0..K-1; -1 trains
+                only; `NOT_SHOWN`: no window ends there. Shape (N,).
             settings: Of network and training.
 
         Raises:

@@ -100,6 +100,7 @@ def _facts(manifest: Manifest) -> dict[str, Any]:
     policy = {f"policy.{name}": value for name, value in asdict(manifest.policy).items()}
     return {
         "model_sha256": manifest.model_sha256,
+        "window": manifest.window,
         "threshold": manifest.threshold,
         **policy,
         "provenance.topic": source.topic,

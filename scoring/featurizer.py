@@ -4,6 +4,9 @@ A batch that is a duplicate or older than what was seen of its vehicle is *stale
 features without memory only, and changes nothing. A greater `boot_id` begins the vehicle's
 history anew. Readings are taken in order of arrival, by feature time (uptime), so that a vehicle
 whose clock jumps is scored as if it had not.
+
+For a windowed model the features of the last readings stand together (`scoring.windows`); a stale
+batch has no window.
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,6 +20,7 @@ from schemas.errors import ContractError, Reason
 from scoring.features import FeatureState, history_s
 from scoring.specs import FeatureSpec
 from scoring.vehicles import VehicleTable, fits
+from scoring.windows import Windows, WindowState, messages_max, reach_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +36,7 @@ class Featured:
             the reading arrays.
         fresh_rows: Row of each of them.
         begins: Which of them begin their vehicle's history.
+        windows: Of the fresh readings, in their order; None for a point model.
     """
 
     features: NDArray[np.float32]
@@ -41,6 +46,7 @@ class Featured:
     fresh: NDArray[np.int64]
     fresh_rows: NDArray[np.int64]
     begins: NDArray[np.bool_]
+    windows: Windows | None = None
 
 
 class Featurizer:
@@ -51,15 +57,19 @@ class Featurizer:
     Args:
         specs: Columns of the feature matrix, in order.
         max_vehicles: Vehicles remembered; at the limit the least recently seen are forgotten.
+        window: Readings that the model is shown at once.
 
     Raises:
         ContractError: MODEL_FEATURES: no specs.
     """
 
-    def __init__(self, specs: Sequence[FeatureSpec], *, max_vehicles: int) -> None:
+    def __init__(self, specs: Sequence[FeatureSpec], *, max_vehicles: int, window: int = 1) -> None:
         self.vehicles = VehicleTable(max_vehicles)
         self._state: FeatureState | None = None
-        self._take_specs(tuple(specs))
+        self._windows: WindowState | None = None
+        self._window = 1
+        self._specs: tuple[FeatureSpec, ...] = ()
+        self._take(tuple(specs), window)
 
     @property
     def signals(self) -> tuple[str, ...]:
@@ -69,7 +79,12 @@ class Featurizer:
     @property
     def history_s(self) -> float:
         """Seconds of the log that rebuild the state."""
-        return history_s(self._specs)
+        return history_s(self._specs) + reach_s(self._window)
+
+    @property
+    def messages_max(self) -> int | None:
+        """Messages that `process` may be given at once; None: any number."""
+        return None if self._window == 1 else messages_max(self._window, len(self._specs))
 
     def process(self, columns: TelemetryColumns) -> Featured:
         """Take a poll in.
@@ -95,15 +110,15 @@ class Featurizer:
         fresh = _readings(columns, messages, counts)
         fresh_rows = _repeated(interned.rows[messages], counts)
         begins = _first_of(order.boots[messages], counts)
-        remembered = None
+        remembered = windows = None
+        if self._state is not None or self._windows is not None:
+            time_ms = _feature_time(columns, messages, counts, fresh)
         if self._state is not None:
-            remembered = self._state.update(
-                fresh_rows,
-                begins,
-                _feature_time(columns, messages, counts, fresh),
-                columns.values[fresh[:, None], self._memory_columns],
-            )
+            values = columns.values[fresh[:, None], self._memory_columns]
+            remembered = self._state.update(fresh_rows, begins, time_ms, values)
         features = self._matrix(columns.values, fresh, remembered)
+        if self._windows is not None:
+            windows = self._windows.update(fresh_rows, begins, time_ms, features[fresh])
         return Featured(
             features=features,
             rows=interned.rows,
@@ -112,25 +127,36 @@ class Featurizer:
             fresh=fresh,
             fresh_rows=fresh_rows,
             begins=begins,
+            windows=windows,
         )
 
-    def swap(self, specs: Sequence[FeatureSpec]) -> bool:
-        """Compute other features from now on.
+    def swap(self, specs: Sequence[FeatureSpec], *, window: int = 1) -> bool:
+        """Compute other features, or windows, from now on.
 
         Returns:
-            Whether the memory was dropped, because other features with memory are wanted:
-            `history_s` of the log rebuilds it, otherwise those features warm up.
+            Whether the memory was dropped, because other features with memory, or other windows,
+            are wanted: `history_s` of the log rebuilds it, otherwise they warm up.
         """
-        before = self._state
-        self._take_specs(tuple(specs))
-        dropped = self._state is not before and self._state is not None
+        state, windows = self._state, self._windows
+        self._take(tuple(specs), window)
+        dropped = (self._state is not state and self._state is not None) or (
+            self._windows is not windows and self._windows is not None
+        )
         if dropped:
             self.vehicles.forget_order()
         return dropped
 
-    def _take_specs(self, specs: tuple[FeatureSpec, ...]) -> None:
+    def _take(self, specs: tuple[FeatureSpec, ...], window: int) -> None:
         if not specs:
             raise ContractError(Reason.MODEL_FEATURES, "no features")
+        if window == 1:
+            self._windows = None
+        elif (specs, window) != (self._specs, self._window):
+            self._windows = WindowState(window, len(specs), max_vehicles=self.vehicles.max_vehicles)
+        self._window = window
+        self._take_specs(specs)
+
+    def _take_specs(self, specs: tuple[FeatureSpec, ...]) -> None:
         self._specs = specs
         self._signals = tuple(dict.fromkeys(spec.signal for spec in specs))
         # In an order of their own, so that a model with the same ones in another order fits.

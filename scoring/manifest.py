@@ -50,6 +50,9 @@ WINDOW_MAX = 128
 """Readings in a window at most."""
 
 FEATURES_MAX = 512
+COLUMNS_MAX = 4096
+"""Numbers in a window at most; bounds what is kept of a vehicle to 16 kB."""
+
 MANIFEST_BYTES_MAX = 1_000_000
 OFFSET_RANGES_MAX = 10_000
 
@@ -224,6 +227,11 @@ class Manifest:
     def _check_features(self) -> None:
         if not 1 <= len(self.features) <= FEATURES_MAX:
             raise ContractError(Reason.MODEL_FEATURES, f"{len(self.features)} features")
+        if self.columns > COLUMNS_MAX:
+            raise ContractError(
+                Reason.MODEL_FEATURES,
+                f"windows of {self.window} x {len(self.features)}: over {COLUMNS_MAX} numbers",
+            )
         names = [spec.name for spec in self.features]
         if len(set(names)) != len(names):
             raise ContractError(Reason.MODEL_FEATURES, "a feature stands there twice")
@@ -253,6 +261,14 @@ class Manifest:
     def feature_names(self) -> tuple[str, ...]:
         """Names of the input columns, in order."""
         return tuple(spec.name for spec in self.features)
+
+    @property
+    def columns(self) -> int:
+        """Numbers in a row that the model is shown: F, of a windowed model window * F.
+
+        A windowed model's row is its window, reading by reading, the oldest first.
+        """
+        return self.window * len(self.features)
 
     @property
     def format(self) -> int:

@@ -6,6 +6,10 @@ features of the squared error, each in units of its `error_scale`. One mad senso
 score without hiding the others, so errors are clipped at 10 such units, and inputs at 50 standard
 deviations.
 
+A windowed model is one as well: its row is the vehicle's last `window` readings, one behind the
+other, the oldest first (`scoring.windows` makes it), and the mean is over all of them. A window
+that is not full is all NaN, and so is its score.
+
 Hot path: works in blocks that stay in the cache, on arrays only. A row's score has the same bits
 in whatever batch it comes.
 """
@@ -31,9 +35,12 @@ INPUT_CLIP = 50.0
 BLOCK_ROWS = 2 * LARGE
 """Rows that stay in the cache together."""
 
+WINDOW_BLOCK_ROWS = 64
+"""The same of windows."""
+
 
 class RowScorer(Protocol):
-    """Scores rows with one bundle, wherever its network runs. F is the number of its features.
+    """Scores rows with one bundle, wherever its network runs.
 
     The three deployments differ behind this port alone: `BatchScorer` runs the network in this
     process; others ask a model server. For the same bundle they give the same bits.
@@ -63,31 +70,37 @@ again later.
 class ScoreMath:
     """All of a score but the network: what stands before it and behind it. Pure.
 
-    F is the number of features. Not for use by two threads at once.
+    C is the number of columns: one a feature, of a windowed model for each of its readings. Not
+    for use by two threads at once.
 
     Args:
         manifest: Of the model.
+
+    Attributes:
+        columns: C.
+        block_rows: Rows that are best scored together.
     """
 
     def __init__(self, manifest: Manifest) -> None:
         self.manifest = manifest
-        self.n_features = len(manifest.features)
-        self._mean = np.array(manifest.mean, np.float32)
-        self._inverse_scale = (1.0 / np.array(manifest.scale)).astype(np.float32)
-        self._inverse_error = (1.0 / np.array(manifest.error_scale)).astype(np.float32)
+        self.columns = manifest.columns
+        self.block_rows = BLOCK_ROWS if manifest.window == 1 else WINDOW_BLOCK_ROWS
+        self._mean = _repeated(np.array(manifest.mean), manifest.window)
+        self._inverse_scale = _repeated(1.0 / np.array(manifest.scale), manifest.window)
+        self._inverse_error = _repeated(1.0 / np.array(manifest.error_scale), manifest.window)
         self._plain_error = bool((self._inverse_error == 1.0).all())
         # Repeated to a whole block: NumPy runs over two equal contiguous arrays several times
         # faster than over a matrix and a row.
-        self._mean_block = np.tile(self._mean, (BLOCK_ROWS, 1))
-        self._inverse_scale_block = np.tile(self._inverse_scale, (BLOCK_ROWS, 1))
-        self._inverse_error_block = np.tile(self._inverse_error, (BLOCK_ROWS, 1))
+        self._mean_block = np.tile(self._mean, (self.block_rows, 1))
+        self._inverse_scale_block = np.tile(self._inverse_scale, (self.block_rows, 1))
+        self._inverse_error_block = np.tile(self._inverse_error, (self.block_rows, 1))
 
     def check(self, features: NDArray[np.float32]) -> None:
-        """Raises ContractError (MODEL_FEATURES) unless there are F columns."""
-        if features.ndim != 2 or features.shape[1] != self.n_features:
+        """Raises ContractError (MODEL_FEATURES) unless there are C columns."""
+        if features.ndim != 2 or features.shape[1] != self.columns:
             raise ContractError(
                 Reason.MODEL_FEATURES,
-                f"features of shape {features.shape} for a model of {self.n_features}",
+                f"features of shape {features.shape} for a model of {self.columns}",
             )
 
     def normalised(
@@ -96,10 +109,10 @@ class ScoreMath:
         """The network's inputs, and where features are present (None: everywhere).
 
         Args:
-            features: Shape (R, F), units of the manifest; NaN where absent.
+            features: Shape (R, C), units of the manifest; NaN where absent.
         """
         n = len(features)
-        if n <= BLOCK_ROWS:
+        if n <= self.block_rows:
             mean, inverse = self._mean_block[:n], self._inverse_scale_block[:n]
         else:
             mean, inverse = self._mean, self._inverse_scale
@@ -125,13 +138,13 @@ class ScoreMath:
         scores: NDArray[np.float32]
         if present is None:
             scores = errors.sum(axis=1, dtype=np.float32)
-            scores /= np.float32(self.n_features)
+            scores /= np.float32(self.columns)
             return scores
         errors *= present
         count = np.count_nonzero(present, axis=1)
         scores = errors.sum(axis=1, dtype=np.float32)
         scores /= np.maximum(count, 1).astype(np.float32)
-        scores[2 * count < self.n_features] = np.nan
+        scores[2 * count < self.columns] = np.nan
         return scores
 
     def leading(
@@ -144,19 +157,26 @@ class ScoreMath:
         """As `BatchScorer.explain`, given what the network made of the rows.
 
         Args:
-            features: Shape (R, F), units of the manifest; NaN where absent.
-            outputs: Of the network for them, normalised. Shape (R, F).
+            features: Shape (R, C), units of the manifest; NaN where absent.
+            outputs: Of the network for them, normalised. Shape (R, C).
             top: At most so many a row.
         """
+        readings = (len(features), self.manifest.window, len(self.manifest.features))
         with np.errstate(over="ignore", invalid="ignore"):
             inputs, present = self.normalised(features)
             errors = self._errors(inputs, outputs)
             if present is not None:
                 errors *= present
+            errors = errors.reshape(readings).sum(axis=1)
             total = errors.sum(axis=1, keepdims=True)
             shares = np.where(total > 0, errors / total, 0.0)
+        newest = _newest(np.isnan(features).reshape(readings))
+        values, made_of, made = (
+            np.take_along_axis(each.reshape(readings), newest, axis=1)[:, 0]
+            for each in (features, inputs, outputs)
+        )
         return [
-            self._leading(features[row], inputs[row], outputs[row], shares[row], top)
+            self._leading(values[row], made_of[row], made[row], shares[row], top)
             for row in range(len(features))
         ]
 
@@ -167,7 +187,8 @@ class ScoreMath:
         errors = inputs - outputs
         if not self._plain_error:
             n = len(errors)
-            errors *= self._inverse_error_block[:n] if n <= BLOCK_ROWS else self._inverse_error
+            whole = n <= self.block_rows
+            errors *= self._inverse_error_block[:n] if whole else self._inverse_error
         errors *= errors
         np.minimum(errors, ERROR_CLIP * ERROR_CLIP, out=errors)
         return np.asarray(errors, np.float32)
@@ -195,10 +216,21 @@ class ScoreMath:
         )
 
 
-class BatchScorer:
-    """Scores feature rows with one bundle in this process. F is the number of its features.
+def _repeated(of_features: NDArray[np.float64], window: int) -> NDArray[np.float32]:
+    """Numbers of the features, for each reading of a window. Shape (C,)."""
+    return np.tile(of_features.astype(np.float32), window)
 
-    Not for use by two threads at once.
+
+def _newest(absent: NDArray[np.bool_]) -> NDArray[np.intp]:
+    """The newest reading that has each feature; the newest of all where none has. (R, 1, F)."""
+    newest: NDArray[np.intp] = absent.shape[1] - 1 - np.argmin(absent[:, ::-1], axis=1)
+    return newest[:, None]
+
+
+class BatchScorer:
+    """Scores feature rows with one bundle in this process.
+
+    C is the number of columns (`Manifest.columns`). Not for use by two threads at once.
 
     Args:
         bundle: Verified here, and its model loaded and run once.
@@ -212,11 +244,13 @@ class BatchScorer:
         bundle.verify()
         self._bundle = bundle
         self._math = ScoreMath(bundle.manifest)
-        self.n_features = self._math.n_features
+        self.columns = self._math.columns
+        n_features = len(bundle.manifest.features)
         self._model = TfliteModel(
             bundle.model,
-            n_inputs=self.n_features,
-            n_outputs=self.n_features,
+            n_inputs=n_features,
+            n_outputs=n_features,
+            window=bundle.manifest.window,
             num_threads=num_threads,
         )
 
@@ -229,27 +263,28 @@ class BatchScorer:
         """Score rows.
 
         Args:
-            features: Shape (R, F), units of the manifest; NaN where absent.
+            features: Shape (R, C), units of the manifest; NaN where absent.
 
         Returns:
-            Shape (R,), 0 .. `ERROR_CLIP`²; NaN where fewer than half of the features are
+            Shape (R,), 0 .. `ERROR_CLIP`²; NaN where fewer than half of the columns are
             present, or where the model itself gave NaN.
 
         Raises:
-            ContractError: MODEL_FEATURES: not F columns. MODEL_INVALID: the model failed.
+            ContractError: MODEL_FEATURES: not C columns. MODEL_INVALID: the model failed.
         """
         self._math.check(features)
         scores = np.empty(len(features), np.float32)
+        rows = self._math.block_rows
         with np.errstate(over="ignore", invalid="ignore"):
-            for start in range(0, len(features), BLOCK_ROWS):
-                block = features[start : start + BLOCK_ROWS]
+            for start in range(0, len(features), rows):
+                block = features[start : start + rows]
                 scores[start : start + len(block)] = self._score_block(block)
         return scores
 
     def score_and_reconstruct(
         self, features: NDArray[np.float32]
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Scores as of `score`, and what the network made of the rows, normalised. Shape (R, F).
+        """Scores as of `score`, and what the network made of the rows, normalised. Shape (R, C).
 
         Raises:
             ContractError: As `score`.
@@ -265,8 +300,11 @@ class BatchScorer:
     ) -> list[tuple[LeadingSignal, ...]]:
         """Say which features are most to blame.
 
+        Of a windowed model that is over the whole window; value and deviation are those of the
+        newest reading that has the feature.
+
         Args:
-            features: Shape (R, F), as for `score`. Meant for the few rows that matter.
+            features: Shape (R, C), as for `score`. Meant for the few rows that matter.
             top: At most so many a row.
 
         Returns:

@@ -40,7 +40,7 @@ class Scored:
             clock known to be right. Shape (M,).
         stale: Duplicate or out of order: scored without memory, no part in alerts. Shape (M,).
         transitions: Alerts that open or close, in order of arrival of the deciding readings.
-        features: The matrices that were scored, one after the other; R rows in all.
+        features: Of the readings, one matrix after the other; R rows in all.
         vehicle_rows: Numbers that tell the vehicles of the messages apart, M in all.
     """
 
@@ -78,7 +78,9 @@ class StreamScorer:
         self._make_scorer = make_scorer
         self._scorer = make_scorer(bundle)
         manifest = bundle.manifest
-        self._featurizer = Featurizer(manifest.features, max_vehicles=max_vehicles)
+        self._featurizer = Featurizer(
+            manifest.features, max_vehicles=max_vehicles, window=manifest.window
+        )
         self._policy = AlertPolicy(
             manifest.policy, threshold=manifest.threshold, max_vehicles=max_vehicles
         )
@@ -100,9 +102,13 @@ class StreamScorer:
 
     @property
     def history_s(self) -> float:
-        """Seconds of the log to replay after a restart: features and the policy's window."""
-        window_s = self.bundle.manifest.policy.n * _POLICY_READING_S
-        return max(self._featurizer.history_s, window_s)
+        """Seconds of the log to replay after a restart.
+
+        So far back that the features are those of a scorer that never stopped for as long as the
+        policy remembers their scores.
+        """
+        remembered_s = self.bundle.manifest.policy.n * _POLICY_READING_S
+        return self._featurizer.history_s + remembered_s
 
     @property
     def open_alerts(self) -> dict[bytes, OpenAlert]:
@@ -128,7 +134,8 @@ class StreamScorer:
             transitions=[],
         )
         message = reading = 0
-        for columns_part in split(columns, self._max_vehicles):
+        most = self._featurizer.messages_max or self._max_vehicles
+        for columns_part in split(columns, min(most, self._max_vehicles)):
             part = _Part(columns_part, message, reading, scored)
             if columns_part.vehicle_ids:
                 self._process_part(part, replay=replay)
@@ -161,7 +168,7 @@ class StreamScorer:
     def swap_to(self, scorer: RowScorer) -> bool:
         """As `swap`, with the scorer of a bundle that was made ready before."""
         manifest = scorer.bundle.manifest
-        dropped = self._featurizer.swap(manifest.features)
+        dropped = self._featurizer.swap(manifest.features, window=manifest.window)
         self._scorer = scorer
         self._policy.swap(manifest.policy, manifest.threshold)
         return dropped
@@ -175,8 +182,9 @@ class StreamScorer:
 
     def drop_all(self) -> None:
         """Forget every vehicle and every open alert."""
+        manifest = self.bundle.manifest
         self._featurizer = Featurizer(
-            self.bundle.manifest.features, max_vehicles=self._max_vehicles
+            manifest.features, max_vehicles=self._max_vehicles, window=manifest.window
         )
         rows = np.arange(self._max_vehicles)
         self._policy.reset(rows)
@@ -186,7 +194,7 @@ class StreamScorer:
     def _process_part(self, part: "_Part", *, replay: bool) -> None:
         featured = self._featurizer.process(part.columns)
         self._admit(part.columns, featured)
-        scores = self._scorer.score(featured.features)
+        scores = self._scores(featured)
         part.scores[:] = scores
         part.scored.features.append(featured.features)
         part.scored.vehicle_rows.append(featured.rows)
@@ -200,6 +208,16 @@ class StreamScorer:
         )
         if decisions.row.size:
             part.scored.transitions += self._transitions(part, featured, decisions)
+
+    def _scores(self, featured: Featured) -> NDArray[np.float32]:
+        """Score of each reading; NaN where its window is not full."""
+        windows = featured.windows
+        if windows is None:
+            return self._scorer.score(featured.features)
+        scores = np.full(len(featured.features), np.nan, np.float32)
+        for block in windows.blocks():
+            scores[featured.fresh[block]] = self._scorer.score(windows.rows(block))
+        return scores
 
     def _late(self, columns: TelemetryColumns, now_ms: Times) -> NDArray[np.bool_]:
         newest = columns.event_time_ms[columns.starts + columns.counts - 1]
@@ -220,7 +238,8 @@ class StreamScorer:
         arrival = np.argsort(readings)
         readings, opens = readings[arrival], decisions.opens[arrival]
         since_ms = decisions.since_ms[arrival]
-        signals = iter(self._scorer.explain(featured.features[readings[opens]]))
+        shown = _shown(featured, decisions.row[arrival[opens]])
+        signals = iter(self._scorer.explain(shown))
         messages = np.searchsorted(part.columns.starts, readings, side="right") - 1
         transitions = []
         for i, (message, reading) in enumerate(zip(messages, readings, strict=True)):
@@ -276,6 +295,14 @@ class _Part:
     def stale(self) -> NDArray[np.bool_]:
         stop = self.first_message + len(self.columns.vehicle_ids)
         return self.scored.stale[self.first_message : stop]
+
+
+def _shown(featured: Featured, fresh: NDArray[np.int64]) -> NDArray[np.float32]:
+    """What the model was shown of some of the fresh readings that it scored."""
+    if featured.windows is not None:
+        return featured.windows.rows(fresh)
+    shown: NDArray[np.float32] = featured.features[featured.fresh[fresh]]
+    return shown
 
 
 def _transition(

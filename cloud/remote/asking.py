@@ -56,7 +56,7 @@ class Ask:
         model: Name of the model.
         version: Exact version; empty: whichever the server holds.
         input: Name of the input.
-        rows: Contiguous. Shape (R, F).
+        rows: Contiguous. Shape (R, C), or (R, window, F) where a server wants it so.
         outputs: Names of the outputs wanted; empty: whatever there is.
     """
 
@@ -132,21 +132,24 @@ class Face:
         input: Name of the input.
         score: Output that holds scores; None: the server hosts the bare network.
         reconstruction: Output that holds what the network made of the rows; empty: the only one.
+        row: Shape of a row where it is not flat: (window, F).
     """
 
     input: str
     score: str | None
     reconstruction: str
+    row: tuple[int, ...] = ()
 
 
 OURS = Face(FEATURES, SCORE, RECONSTRUCTION)
 
 
-def face_of(described: Described, n_features: int) -> Face:
+def face_of(described: Described, n_features: int, *, window: int = 1) -> Face:
     """Whether a server scores, as ours does, or hosts the bare network.
 
-    A server that says nothing of its tensors is taken for one that hosts the network; the answers
-    are checked anyway.
+    Ours takes windows as flat rows; a bare network takes them so or as (window, F). A server that
+    says nothing of its tensors is taken for one that hosts the network; the answers are checked
+    anyway.
 
     Raises:
         ContractError: MODEL_FEATURES: neither, or of another number of features.
@@ -154,41 +157,46 @@ def face_of(described: Described, n_features: int) -> Face:
     Example:
         >>> row = Tensor("x", "FP32", (-1, 5))
         >>> face_of(Described((row,), (Tensor("y", "FP32", (-1, 5)),)), 5)
-        Face(input='x', score=None, reconstruction='y')
+        Face(input='x', score=None, reconstruction='y', row=())
     """
     inputs, outputs = described.inputs, described.outputs
+    flat = (window * n_features,)
+    shapes = [flat] if window == 1 else [flat, (window, n_features)]
     if not inputs and not outputs:
-        return Face(FEATURES, None, "")
-    if _scores(inputs, outputs, n_features):
+        return Face(FEATURES, None, "", _deep(shapes[-1]))
+    if _scores(inputs, outputs, flat):
         return OURS
     if len(inputs) == len(outputs) == 1:
         there, back = inputs[0], outputs[0]
-        if _is_matrix(there, n_features) and _is_matrix(back, n_features):
-            return Face(there.name, None, back.name)
+        for row in shapes:
+            if _holds(there, row) and _holds(back, row):
+                return Face(there.name, None, back.name, _deep(row))
+    wanted = " or ".join(str([-1, *row]) for row in shapes)
     raise ContractError(
         Reason.MODEL_FEATURES,
-        f"it takes {_listed(inputs)} and gives {_listed(outputs)}; wanted is one "
-        f"FP32 input and one FP32 output of {n_features} columns, or those of `motorcade serve`",
+        f"it takes {_listed(inputs)} and gives {_listed(outputs)}; wanted is one FP32 input and "
+        f"one FP32 output of shape {wanted}, or those of `motorcade serve`",
     )
 
 
-def _scores(inputs: Sequence[Tensor], outputs: Sequence[Tensor], n_features: int) -> bool:
-    """Whether these are our server's tensors, for so many features; it may have more of them."""
+def _deep(row: tuple[int, ...]) -> tuple[int, ...]:
+    return row if len(row) > 1 else ()
+
+
+def _scores(inputs: Sequence[Tensor], outputs: Sequence[Tensor], row: tuple[int, ...]) -> bool:
+    """Whether these are our server's tensors, for rows of that shape; it may have more of them."""
     takes = {each.name: each for each in inputs}
     gives = {each.name for each in outputs}
-    return (
-        FEATURES in takes
-        and _is_matrix(takes[FEATURES], n_features)
-        and {SCORE, RECONSTRUCTION} <= gives
-    )
+    return FEATURES in takes and _holds(takes[FEATURES], row) and {SCORE, RECONSTRUCTION} <= gives
 
 
-def _is_matrix(tensor: Tensor, columns: int) -> bool:
+def _holds(tensor: Tensor, row: tuple[int, ...]) -> bool:
+    """Whether it holds any number of rows of that shape."""
     return (
         tensor.datatype == FP32
-        and len(tensor.shape) == 2
+        and len(tensor.shape) == 1 + len(row)
         and tensor.shape[0] < 1
-        and tensor.shape[1] in (-1, columns)
+        and all(size in (-1, wanted) for size, wanted in zip(tensor.shape[1:], row, strict=True))
     )
 
 

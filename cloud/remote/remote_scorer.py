@@ -46,9 +46,10 @@ T = TypeVar("T")
 
 
 class RemoteScorer:
-    """Scores feature rows with one bundle at a model server. F is the number of its features.
+    """Scores feature rows with one bundle at a model server.
 
-    Not for use by two threads at once. Several may share one `PatientAsker`.
+    C is the number of columns (`Manifest.columns`). Not for use by two threads at once. Several
+    may share one `PatientAsker`.
 
     Args:
         bundle: Verified here; its network also runs here, on the few rows of a probe.
@@ -87,7 +88,7 @@ class RemoteScorer:
         """As `BatchScorer.score`; waits for the server for as long as it takes.
 
         Raises:
-            ContractError: MODEL_FEATURES: not F columns.
+            ContractError: MODEL_FEATURES: not C columns.
             SettingsError: The server has refused rows for too long.
             GivenUpError: Nobody waits any more.
         """
@@ -102,7 +103,7 @@ class RemoteScorer:
         return self._math.leading(features, self._score_and_reconstruct(features)[1], top=top)
 
     def _score_and_reconstruct(self, features: Matrix) -> tuple[Matrix, Matrix]:
-        """Scores (R,), and what the network made of the rows, normalised (R, F)."""
+        """Scores (R,), and what the network made of the rows, normalised (R, C)."""
         if self._face.score is None:
             return self._by_network(features)
         return self._ask(features, _Wanted(self._face.score, self._face.reconstruction))
@@ -116,7 +117,7 @@ class RemoteScorer:
     def _ask(self, rows: Matrix, wanted: "_Wanted") -> tuple[Matrix, Matrix]:
         """Scores and matrices of all rows; what is not wanted is empty."""
         rows = np.ascontiguousarray(rows, np.float32)
-        pieces = cut(len(rows), 4 * self._math.n_features, self._patient.asker.request_bytes)
+        pieces = cut(len(rows), 4 * self._math.columns, self._patient.asker.request_bytes)
         parts = [rows[piece.start : piece.stop] for piece in pieces]
         if self._known is not None:
             parts = [np.concatenate([part, self._known.row]) for part in parts]
@@ -127,17 +128,19 @@ class RemoteScorer:
         matrices = [wanted.matrix_of(answer) for answer in answers]
         if self._known is not None:
             matrices = [matrix[:-1] for matrix in matrices]
-        return _joined(scores, (0,)), _joined(matrices, (0, self._math.n_features))
+        return _joined(scores, (0,)), _joined(matrices, (0, self._math.columns))
 
     def _question(self, rows: Matrix, wanted: "_Wanted") -> Ask:
-        return Ask(self._model, self._version, self._face.input, rows, wanted.names)
+        shaped = rows.reshape(len(rows), *self._face.row) if self._face.row else rows
+        return Ask(self._model, self._version, self._face.input, shaped, wanted.names)
 
     # Before a bundle is used
 
     def _found_face(self) -> Face:
         asker = self._patient.asker
         described = self._once(lambda: asker.describe(self._model, self._version))
-        return face_of(described, self._math.n_features)
+        manifest = self._bundle.manifest
+        return face_of(described, len(manifest.features), window=manifest.window)
 
     def _once(self, call: Callable[[], T]) -> T:
         """Asks once; whatever stands in the way means that the server is not ready."""
@@ -197,7 +200,12 @@ class _Wanted:
         return _NO_SCORES if self.score is None else answer.outputs[self.score].reshape(-1)
 
     def matrix_of(self, answer: Answer) -> Matrix:
-        """Shape (R, F), or (0,) where none is wanted."""
+        """Shape (R, C), or (0,) where none is wanted."""
+        made = self.made_of(answer)
+        return made if made.ndim < 3 else made.reshape(len(made), -1)
+
+    def made_of(self, answer: Answer) -> Matrix:
+        """The same in the shape in which it came."""
         name = self.reconstruction if self.network is None else self.network
         if name is None:
             return _NO_SCORES
@@ -209,7 +217,7 @@ _NO_SCORES = np.empty(0, np.float32)
 
 @dataclass(frozen=True, slots=True)
 class _KnownRow:
-    """A normalised row and what the network makes of it. Both of shape (1, F)."""
+    """A normalised row and what the network makes of it. Both of shape (1, C)."""
 
     row: Matrix
     answer: Matrix
@@ -231,12 +239,13 @@ class _Checker:
         missing = [name for name in ask.outputs if name not in answer.outputs]
         if missing or (not ask.outputs and len(answer.outputs) != 1):
             raise wrong_answer(f"it answers with {', '.join(answer.outputs) or 'nothing'}")
-        rows, columns = ask.rows.shape
         if self.wanted.score is not None:
-            self._check_scores(ask, _of_shape(answer.outputs[self.wanted.score], (rows,)))
+            scores = _of_shape(answer.outputs[self.wanted.score], (len(ask.rows),))
+            self._check_scores(ask, scores)
+        made = self.wanted.made_of(answer)
+        if made is not _NO_SCORES:
+            _of_shape(made, ask.rows.shape)
         matrix = self.wanted.matrix_of(answer)
-        if matrix is not _NO_SCORES:
-            _of_shape(matrix, (rows, columns))
         if self.wanted.network is not None:
             self._doubt(ask, not np.isfinite(matrix).all())
         if self.known is not None:
@@ -287,8 +296,9 @@ def _joined(parts: list[Matrix], empty: tuple[int, ...]) -> Matrix:
 
 
 def _probe_rows(manifest: Manifest) -> Matrix:
-    """Rows about the training mean, in the units of the manifest. Shape (PROBE_ROWS, F)."""
-    mean, scale = np.array(manifest.mean), np.array(manifest.scale)
+    """Rows about the training mean, in the units of the manifest. Shape (PROBE_ROWS, C)."""
+    mean = np.tile(np.array(manifest.mean), manifest.window)
+    scale = np.tile(np.array(manifest.scale), manifest.window)
     noise = np.random.default_rng(0).standard_normal((PROBE_ROWS, len(mean)))
     rows: Matrix = (mean + scale * noise).astype(np.float32)
     return rows

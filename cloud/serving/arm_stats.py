@@ -74,7 +74,9 @@ class ArmCounter:
             if held is None or held.bundle is not served.bundle:
                 full, held = held, _Held(served.bundle)
                 self._held[key] = held
-            held.features.append(features[:SAMPLED_ROWS_MAX].copy())
+            # Of a window the newest reading: the others were counted when they were that.
+            newest = features[:SAMPLED_ROWS_MAX, -len(manifest.features) :]
+            held.features.append(newest.copy())
             held.scores.append(scores.copy())
             held.queue_us.extend(queue_us)
             held.compute_us.append(compute_us)

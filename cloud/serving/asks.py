@@ -218,7 +218,7 @@ def _settled(outcome: Outcome | None) -> Outcome:
 
 
 def _check_columns(features: NDArray[np.float32], served: Served) -> None:
-    wanted = served.scorer.n_features
+    wanted = served.scorer.columns
     if features.shape[1] != wanted:
         manifest = served.bundle.manifest
         raise ContractError(

@@ -219,7 +219,7 @@ class _Turn:
 
     def _score_version(self, served: Served, chosen: Longs) -> None:
         columns = self.columns
-        width = served.scorer.n_features
+        width = served.scorer.columns
         fits = columns.widths[chosen] == width
         if not fits.all():
             self._refuse_widths(served, chosen[~fits])
@@ -235,12 +235,12 @@ class _Turn:
             error = ContractError(
                 Reason.WRONG_SHAPE,
                 f"rows of {wrong} features; {manifest.name} {manifest.version} takes "
-                f"{served.scorer.n_features}",
+                f"{served.scorer.columns}",
             )
             self._refuse(chosen[widths == wrong], error)
 
     def _score_matrix(self, served: Served, chosen: Longs, reconstruction: bool) -> None:
-        features = self.columns.matrix(chosen, served.scorer.n_features)
+        features = self.columns.matrix(chosen, served.scorer.columns)
         began_s = time.monotonic()
         made = np.empty((0, 0), np.float32)
         try:

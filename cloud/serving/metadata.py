@@ -32,7 +32,8 @@ class ModelInfo:
         platform: What runs it.
         inputs: Tensors it takes.
         outputs: Tensors it gives.
-        parameters: Of the version asked for: names and units of the features, threshold, hash.
+        parameters: Of the version asked for: names and units of the features, readings in a
+            window, threshold, hash.
     """
 
     name: str
@@ -51,7 +52,7 @@ def model_info(repository: ModelRepository, name: str, selector: str) -> ModelIn
     """
     catalog = repository.catalog()
     bundle = resolved(catalog, name, selector or CHAMPION)
-    columns = len(bundle.manifest.features)
+    columns = bundle.manifest.columns
     return ModelInfo(
         name=name,
         versions=catalog.versions(name),
@@ -72,6 +73,7 @@ def _parameters(bundle: Bundle, aliases: tuple[str, ...]) -> dict[str, Any]:
         "sha256": manifest.model_sha256,
         "aliases": list(aliases),
         "threshold": manifest.threshold,
+        "window": manifest.window,
         "features": [spec.name for spec in manifest.features],
         "units": list(manifest.units),
     }

@@ -320,7 +320,7 @@ def ready_scorer(bundle: Bundle) -> BatchScorer:
     scorer = BatchScorer(bundle)
     mean = np.array(bundle.manifest.mean, np.float32)
     for rows in (SMALL, MEDIUM, LARGE):
-        scores = scorer.score(np.tile(mean, (rows, 1)))
+        scores = scorer.score(np.tile(mean, (rows, bundle.manifest.window)))
         if not np.isfinite(scores).all():
             raise ContractError(Reason.MODEL_INVALID, "the model gives no score for its own mean")
     return scorer

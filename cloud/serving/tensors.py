@@ -1,9 +1,10 @@
 """Tensors of the Open Inference Protocol, as the model server takes and gives them. Pure.
 
-    inputs   features       FP32  [-1, F]  order and units of the manifest, NaN where absent
+    inputs   features       FP32  [-1, F]  order and units of the manifest, NaN where absent;
+                                           of a windowed model [-1, window * F], oldest first
              vehicle_id     BYTES [-1]     optional: R of them or one; chooses the arm
     outputs  score          FP32  [-1]     what is given where nothing is asked for
-             reconstruction FP32  [-1, F]  what the network made of the rows, normalised
+             reconstruction FP32  as features  what the network made of the rows, normalised
              arm            BYTES [-1]     of each row
              model_version  BYTES [-1]     of each row
 

@@ -16,7 +16,8 @@ from transport.settings import KafkaSettings
     cls=ExampleCommand,
     example="motorcade train --since 5m\n"
     "motorcade train --offsets 0:0-5000,1:0-4800\n"
-    "motorcade train --since 1h --alias challenger",
+    "motorcade train --since 1h --alias challenger\n"
+    "motorcade train --since 1h --kind lstm --window 32",
     short_help="Train a model on a stretch of the Kafka log and publish it.",
 )
 @click.option("--since", type=Moment(), help="From here on: an age like 5m, or a time.")
@@ -25,6 +26,8 @@ from transport.settings import KafkaSettings
 @with_settings("trainer", "kafka", hide=("trainer.since_ms", "trainer.until_ms"))
 def command(config: Config, since: int | None, until: int | None, progress: bool) -> None:
     """Train an autoencoder straight from Kafka, and publish it on model.releases.
+
+    It looks at one reading at a time, or with --kind lstm at the last --window of them.
 
     Gateways and scorers that follow the name load it without a restart, as long as nobody named
     another champion with `motorcade models promote`. The offsets that it learned from stand in

@@ -252,4 +252,5 @@ def test_columns_of_other_signals_are_refused() -> None:
 def test_the_bundle_says_what_is_needed() -> None:
     scorer = scorer_of()
     assert scorer.signals == SIGNALS
-    assert scorer.history_s == 60.0 + 5.0 + 60.0
+    # The features' own, for as long as the policy remembers five scores.
+    assert scorer.history_s == 60.0 + 5.0 + 60.0 + 50.0
