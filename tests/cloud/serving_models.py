@@ -10,12 +10,32 @@ from numpy.typing import NDArray
 from scoring.bundle import Bundle
 from scoring.catalog import Catalog
 
+Float32 = NDArray[np.float32]
+
+WINDOW_PATH = Path(__file__).parents[1] / "scoring" / "data" / "small_window.motorcade"
 SMALL_PATH = Path(__file__).parents[1] / "scoring" / "data" / "small.motorcade"
 
 
 @cache
 def small() -> Bundle:
     return Bundle.load(SMALL_PATH)
+
+
+def window_release(version: str, name: str = "small") -> Bundle:
+    """The small LSTM as another version."""
+    bundle = Bundle.load(WINDOW_PATH)
+    return replace(bundle, manifest=replace(bundle.manifest, version=version, name=name))
+
+
+def windows(count: int, bundle: Bundle, *, seed: int = 1, missing: float = 0.02) -> Float32:
+    """Windows like those of training, flat, some cells absent; the last one is not full."""
+    manifest = bundle.manifest
+    random = np.random.default_rng(seed)
+    shape = (count, manifest.window, len(manifest.mean))
+    out = random.normal(manifest.mean, 3 * np.array(manifest.scale), shape).astype(np.float32)
+    out[random.random(shape) < missing] = np.nan
+    out[-1] = np.nan
+    return out.reshape(count, -1)
 
 
 def release(version: str, name: str = "anomaly", *, created_s: int = 0) -> Bundle:

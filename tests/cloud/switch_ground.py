@@ -1,17 +1,29 @@
 """Scorers with a switch, each on a thread, over one topic, with outputs of their own."""
 
+import os
+import subprocess
+import sys
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
+import door_ground
 from scorer_fleet import Ground, Models
+from serving_models import catalog_of
 
 from cloud.scorer import ScorerParts, ScorerSettings, ScorerStats, run_with
+from cloud.serving.kafka_door import DoorTopics
+from cloud.serving.repository import ModelRepository
 from schemas.records import Record
-from transport.kafka import KafkaSettings, SchemaIds
+from scoring.bundle import Bundle
+from transport.kafka import KafkaSettings, SchemaIds, ensure_topics, register_schemas
+
+ROOT = Path(__file__).parents[2]
 
 PATIENCE_S = 120.0
 """Longest wait; a server that was away is found again within seconds."""
@@ -119,3 +131,35 @@ def _plain(records: list[Record]) -> list[Record]:
 def kafka_of(stack: Any) -> KafkaSettings:
     ends = stack.endpoints
     return KafkaSettings(ends.kafka_bootstrap, ends.registry_url)
+
+
+@contextmanager
+def kafka_door(kafka: KafkaSettings, *bundles: Bundle) -> Iterator[None]:
+    """A door on the topics that everyone uses, in a group of its own."""
+    topics = DoorTopics()
+    every = [topics.requests, topics.responses, topics.dead_letters]
+    ensure_topics(kafka, every)
+    mark = uuid.uuid4().hex[:8]
+    ground = door_ground.Ground(kafka, topics, register_schemas(kafka, every), mark)
+    repository = ModelRepository()
+    assert repository.update(catalog_of(*bundles)) == []
+    with door_ground.running(ground, repository):
+        yield
+
+
+@contextmanager
+def tfserving_of(bundle: Path) -> Iterator[str]:
+    """Where a stand-in for TensorFlow Serving listens, with the network of a bundle."""
+    with subprocess.Popen(
+        [sys.executable, str(Path(__file__).with_name("tfserving_child.py")), str(bundle)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"},
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdin is not None
+        yield f"127.0.0.1:{int(process.stdout.readline())}"
+        process.stdin.write("\n")

@@ -9,12 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scorer_fleet import HOT, MIDDLE, SIGNALS, SPREAD, START_MS, small_bundle
+from serving_models import window_release
 
 from cloud import replay_report
 from cloud.replay import Pair, report
 from cloud.replay_lines import replay_lines
 from cloud.replay_report import Alarm, Event, Hours, events_of, overlap, verdict
 from schemas.columns import TelemetryColumns
+from scoring.stream import StreamScorer
 
 VEHICLES = 12
 
@@ -119,6 +121,22 @@ def test_what_was_before_the_stretch_warms_up_and_is_not_counted() -> None:
     assert of_late.readings == after.readings - before.readings
     assert of_late.unscored == 0
     assert of_late.exceeding == after.exceeding - before.exceeding
+
+
+def test_a_point_model_and_a_windowed_one_are_compared() -> None:
+    point, lstm = small_bundle("1"), window_release("2")
+    pair = Pair(point, lstm, 100)
+    rng = np.random.default_rng(4)
+    for second in range(150):
+        pair.score(poll(second, rng))
+    found = report(pair, LABELS, name="small", tolerance_s=60)
+    unready = (lstm.manifest.window - 1) * VEHICLES
+    assert (found.old.unscored, found.new.unscored) == (0, unready)
+    assert (found.old_verdict.found, found.new_verdict.found) == (3, 3)
+    assert len(found.overlap.common) == 4
+    assert pair.history_s == max(
+        StreamScorer(each, max_vehicles=1).history_s for each in (point, lstm)
+    )
 
 
 def test_alerts_beyond_the_limit_are_counted_only(monkeypatch: pytest.MonkeyPatch) -> None:

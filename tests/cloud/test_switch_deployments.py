@@ -1,37 +1,14 @@
 """One switch: the same topic and release, scored by each deployment, gives the same records."""
 
-import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
-
-import door_ground
 import pytest
 import serving_server
 from scorer_fleet import Ground, Models, drive, small_bundle
 from serving_models import catalog_of
-from switch_ground import beside, kafka_of, made, switched
+from switch_ground import beside, kafka_door, kafka_of, made, switched
 
-from cloud.serving.kafka_door import DoorTopics
-from cloud.serving.repository import ModelRepository
 from deploy.stack import Stack
-from scoring.bundle import Bundle
-from transport.kafka import KafkaSettings, ensure_topics, register_schemas
 
 pytestmark = pytest.mark.integration
-
-
-@contextmanager
-def kafka_door(kafka: KafkaSettings, *bundles: Bundle) -> Iterator[None]:
-    """A door on the topics that everyone uses, in a group of its own."""
-    topics = DoorTopics()
-    every = [topics.requests, topics.responses, topics.dead_letters]
-    ensure_topics(kafka, every)
-    mark = uuid.uuid4().hex[:8]
-    ground = door_ground.Ground(kafka, topics, register_schemas(kafka, every), mark)
-    repository = ModelRepository()
-    assert repository.update(catalog_of(*bundles)) == []
-    with door_ground.running(ground, repository):
-        yield
 
 
 def test_every_deployment_gives_the_same_scores_and_alerts_to_the_byte(stack: Stack) -> None:

@@ -1,17 +1,14 @@
 """Servers of others behind the switch: they host the bare network, and the scores are ours."""
 
-import os
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import numpy as np
 import pytest
 from scorer_fleet import SMALL, small_bundle
 from serving_models import rows
+from switch_ground import tfserving_of
 
 from cloud.deployment import Deployment
 from cloud.remote.asking import NotReadyError
@@ -25,8 +22,6 @@ from scoring.scorer import BatchScorer, RowScorer
 from transport.settings import KafkaSettings
 
 pytestmark = pytest.mark.integration
-
-ROOT = Path(__file__).parents[2]
 
 
 @contextmanager
@@ -96,19 +91,8 @@ def test_mlserver_that_has_no_such_version_is_not_ready(mlserver: MlServer, sche
 @pytest.fixture(scope="module")
 def tfserving() -> Iterator[str]:
     """Where the stand-in for TensorFlow Serving listens."""
-    with subprocess.Popen(
-        [sys.executable, str(Path(__file__).with_name("tfserving_child.py")), str(SMALL)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        cwd=ROOT,
-        env=os.environ | {"PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"},
-    ) as process:
-        assert process.stdout is not None
-        assert process.stdin is not None
-        yield f"127.0.0.1:{int(process.stdout.readline())}"
-        process.stdin.write("\n")
+    with tfserving_of(SMALL) as address:
+        yield address
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ class Service(prediction_service_pb2_grpc.PredictionServiceServicer):  # type: i
         self._interpreter = tf.lite.Interpreter(model_content=model)
         self._input = self._interpreter.get_input_details()[0]
         self._output = self._interpreter.get_output_details()[0]
-        self._columns = int(self._input["shape"][1])
+        self._row = tuple(int(size) for size in self._input["shape"][1:])
 
     def GetModelMetadata(self, request: Any, context: Any) -> Any:  # noqa: N802 - gRPC's name
         self._check(request.model_spec, context)
@@ -41,8 +41,8 @@ class Service(prediction_service_pb2_grpc.PredictionServiceServicer):  # type: i
         signature = signatures.signature_def["serving_default"]
         for name, infos in (("keras_tensor", signature.inputs), ("output_0", signature.outputs)):
             infos[name].dtype = types_pb2.DT_FLOAT
-            infos[name].tensor_shape.dim.add(size=-1)
-            infos[name].tensor_shape.dim.add(size=self._columns)
+            for size in (-1, *self._row):
+                infos[name].tensor_shape.dim.add(size=size)
         response = get_model_metadata_pb2.GetModelMetadataResponse()
         response.model_spec.CopyFrom(request.model_spec)
         response.metadata["signature_def"].Pack(signatures)
@@ -53,7 +53,7 @@ class Service(prediction_service_pb2_grpc.PredictionServiceServicer):  # type: i
         if set(request.inputs) != {"keras_tensor"}:
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"inputs {sorted(request.inputs)}")
         rows = tf.make_ndarray(request.inputs["keras_tensor"])
-        if rows.ndim != 2 or rows.shape[1] != self._columns:
+        if rows.shape[1:] != self._row:
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"shape {rows.shape}")
         with self._lock:
             self._interpreter.resize_tensor_input(self._input["index"], rows.shape)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scoring_bundles import small_bundle
+from scoring_bundles import small_bundle, window_bundle
 from scoring_columns import EPOCH_MS, Message, columns_of
 from stream_course import SICK, SOUND, course, message
 
@@ -89,11 +89,26 @@ def alone(bundle: Bundle, messages: Sequence[Message]) -> tuple[list[bytes], lis
     return [part.tobytes() for part in parts], scored.transitions
 
 
+def lstm_of(version: str) -> Bundle:
+    bundle = window_bundle()
+    return Bundle(replace(bundle.manifest, version=version), bundle.model)
+
+
 @settings(max_examples=25, deadline=None)
-@given(seed=st.integers(0, 2**32 - 1), cuts=st.lists(st.integers(0, 300), max_size=12))
-def test_each_vehicle_is_scored_as_by_its_own_model_alone(seed: int, cuts: list[int]) -> None:
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    cuts=st.lists(st.integers(0, 300), max_size=12),
+    kinds=st.sampled_from(["points", "windows-on-trial", "windows-replaced"]),
+)
+def test_each_vehicle_is_scored_as_by_its_own_model_alone(
+    seed: int, cuts: list[int], kinds: str
+) -> None:
     messages = course(seed, 150)
-    lineup = lineup_of(0.5)
+    lineup = {
+        "points": lineup_of(0.5),
+        "windows-on-trial": lineup_of(0.5, arm=lstm_of("2")),
+        "windows-replaced": lineup_of(0.5, lstm_of("1")),
+    }[kinds]
     assert lineup.experiment is not None
     splitter = Splitter(lineup.experiment)
     scores, transitions = in_cuts(armed_of(lineup), messages, cuts)
@@ -198,6 +213,23 @@ def test_a_new_version_of_an_arm_takes_over_without_a_rebuild() -> None:
     whole, _ = in_cuts(armed_of(lineup_of(0.5, arm=bundle_of("3", threshold=1000.0))), messages, [])
     assert whole.endswith(found)
     assert scorer.take(lineup_of(0.5, arm=bundle_of("4", lag=True)))
+
+
+@pytest.mark.parametrize("to_windows", [True, False])
+def test_an_arm_that_becomes_another_kind_of_model_wants_the_history_again(
+    to_windows: bool,
+) -> None:
+    messages = course(5, 120)
+    old, new = bundle_of("2"), lstm_of("3")
+    if not to_windows:
+        old, new = new, old
+    scorer = armed_of(lineup_of(0.5, arm=old))
+    process(scorer, messages[:60])
+    held = scorer.open_alerts
+    changed(scorer, lineup_of(0.5, arm=new), messages[:60])
+    fresh = armed_of(lineup_of(0.5, arm=new))
+    restart(fresh, messages[:60], held)
+    assert in_cuts(scorer, messages[60:], [3, 17]) == in_cuts(fresh, messages[60:], [])
 
 
 def test_a_lineup_that_cannot_be_used_changes_nothing() -> None:
