@@ -214,7 +214,10 @@ class ScoringStep:
         offset: NDArray[np.int64],
         now_ms: int,
     ) -> list[bytes]:
-        """The score records of one lane, in order."""
+        """The score records of one lane, in order.
+
+        What came out of order counts as late, too: it was scored without memory.
+        """
         columns, scored = part.columns, part.scored
         return encode_scores(
             self._stamp(part.lane, now_ms),
@@ -224,7 +227,7 @@ class ScoringStep:
             boot_id=columns.boot_id,
             seq=columns.seq,
             event_time_ms=columns.event_time_ms[columns.starts],
-            late=scored.late,
+            late=scored.late | scored.stale,
             counts=columns.counts,
             scores=scored.scores,
             schema_id=self.ids.id_of(self.topics.scores),

@@ -28,7 +28,13 @@ VEHICLE_PARTITIONS = 4
 TELEMETRY = Topic(
     "vehicle.telemetry", "TelemetryBatch", VEHICLE_PARTITIONS, False, "What vehicles measured"
 )
-SCORES = Topic("vehicle.scores", "ScoreBatch", VEHICLE_PARTITIONS, False, "One score a reading")
+SCORES = Topic(
+    "vehicle.scores",
+    "ScoreBatch",
+    VEHICLE_PARTITIONS,
+    False,
+    "One score a reading; late also where it came out of order and was scored without memory",
+)
 ALERTS = Topic(
     "vehicle.alerts", "Alert", VEHICLE_PARTITIONS, False, "Anomalies as they open and close"
 )

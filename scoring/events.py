@@ -25,6 +25,7 @@ class EventKind(StrEnum):
     SCORE_DRIFT = "score-drift"
     SCORE_DRIFT_OVER = "score-drift-over"
     GUARD_TRIPPED = "guard-tripped"
+    EDGE_DISAGREEMENT = "edge-disagreement"
 
 
 class Severity(StrEnum):

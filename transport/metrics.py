@@ -235,6 +235,11 @@ MONITOR_P_VALUE = Gauge(
     "Of the sequential test of an arm against the champion; valid at every look.",
     ("model", "experiment", "arm"),
 )
+MONITOR_AGREEMENT = Counter(
+    "motorcade_monitor_edge_scores_total",
+    "Sampled scores of a gateway: agreed, disagreed, late, other-model, or not-found in the cloud.",
+    ("model", "version", "gateway", "outcome"),
+)
 
 
 def declared() -> list[Metric[Any]]:

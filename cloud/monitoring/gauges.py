@@ -2,12 +2,14 @@
 
 from collections.abc import Iterable
 
+from cloud.monitoring.agreement import Agreement
 from cloud.monitoring.joining import Quality
 from cloud.monitoring.roster import ArmRef
 from cloud.monitoring.state import MonitorState
 from scoring.events import ModelEvent
 from transport.metric_kinds import is_recording
 from transport.metrics import (
+    MONITOR_AGREEMENT,
     MONITOR_BROKEN,
     MONITOR_DRIFTING,
     MONITOR_EVENTS,
@@ -31,6 +33,21 @@ def show(state: MonitorState, now_ms: int) -> None:
         for name, test in trial.tests.items():
             MONITOR_P_VALUE.set(
                 test.p_value, model=trial.model, experiment=trial.experiment.id, arm=name
+            )
+
+
+def show_agreement(agreement: Agreement) -> None:
+    """The same of how gateways and the cloud agree."""
+    if not is_recording():
+        return
+    for source, counts in agreement.counts.items():
+        for outcome, number in counts.items():
+            MONITOR_AGREEMENT.hold(
+                number,
+                model=source.model,
+                version=source.version,
+                gateway=source.gateway_id,
+                outcome=outcome.value,
             )
 
 

@@ -17,8 +17,9 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
+from cloud.monitoring.agreement_tail import AgreementTail
 from cloud.monitoring.experiments import BY, Change, Decision
-from cloud.monitoring.gauges import count, show
+from cloud.monitoring.gauges import count, show, show_agreement
 from cloud.monitoring.settings import MonitorSettings
 from cloud.monitoring.sources import LogTail, Records, missing_topics
 from cloud.monitoring.state import MonitorState
@@ -165,19 +166,27 @@ class _Life:
         with (
             CatalogFollower(self.kafka) as catalog,
             LogTail(self.kafka, TOPICS, ids, since_ms=back_ms) as tail,
+            AgreementTail(self.settings, self.kafka, since_ms=since_ms) as pairs,
         ):
             state.take_catalog(catalog.read_to_end(BACKOFF_MAX_S))
             for records in tail.history():
                 take(state, records)
-                state.take_history_of_events(records.get(MODEL_EVENTS.name, ()))
+                told = records.get(MODEL_EVENTS.name, ())
+                state.take_history_of_events(told)
+                pairs.agreement.told_before(told)
                 if self.stop.is_set() or not lead.is_held(0):
                     return
             self.has_led = True
             self.on_news("monitoring")
-            self._follow(lead, state, catalog, tail)
+            self._follow(lead, state, catalog, tail, pairs)
 
     def _follow(
-        self, lead: Lead, state: MonitorState, catalog: CatalogFollower, tail: LogTail
+        self,
+        lead: Lead,
+        state: MonitorState,
+        catalog: CatalogFollower,
+        tail: LogTail,
+        pairs: AgreementTail,
     ) -> None:
         next_s = show_s = time.monotonic()
         while not self.stop.is_set() and lead.is_held(0):
@@ -187,6 +196,7 @@ class _Life:
             records = tail.take(WAIT_S)
             take(state, records)
             state.take_events(records.get(MODEL_EVENTS.name, ()))
+            self._tell(pairs.take(_now_ms()))
             if time.monotonic() >= next_s:
                 next_s = time.monotonic() + self.settings.interval_s
                 for decision in state.decide(_now_ms()):
@@ -194,21 +204,32 @@ class _Life:
             if time.monotonic() >= show_s:
                 show_s = time.monotonic() + SHOW_S
                 show(state, _now_ms())
+                show_agreement(pairs.agreement)
+                for line in pairs.news():
+                    self.on_news(line)
 
     def _act_on(self, decision: Decision) -> None:
         """Write what was decided; what others have settled meanwhile is passed over in silence."""
-        told: Sequence[ModelEvent] = decision.events
         if decision.change is None:
-            publish_events(self.kafka, told)
-        else:
-            try:
-                told = _change_traffic(self.kafka, decision, decision.change)
-            except ContractError as error:
-                # The version that was to be used is gone; nobody but people can mend that.
-                self.on_news(f"cannot change {decision.model}: {error}; {decision.reason}")
-                return
-        count(told)
-        for event in told:
+            self._tell(decision.events)
+            return
+        try:
+            told = _change_traffic(self.kafka, decision, decision.change)
+        except ContractError as error:
+            # The version that was to be used is gone; nobody but people can mend that.
+            self.on_news(f"cannot change {decision.model}: {error}; {decision.reason}")
+            return
+        self._told(told)
+
+    def _tell(self, events: Sequence[ModelEvent]) -> None:
+        """Write events that no change of traffic belongs to."""
+        if events:
+            publish_events(self.kafka, events)
+            self._told(events)
+
+    def _told(self, events: Sequence[ModelEvent]) -> None:
+        count(events)
+        for event in events:
             self.on_news(f"{event.kind}: {event.detail}")
 
 

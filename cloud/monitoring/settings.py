@@ -24,6 +24,11 @@ class MonitorSettings:
         entries_max: Alerts and labels held; beyond it the oldest is dropped and counted.
         interval_s: Time between two decisions.
         session_timeout_s: After so long a silence another monitor takes over.
+        agreement_tolerance: By how much the scores of a gateway and of the cloud may differ,
+            relative to the greater one; 0: not at all.
+        agreement_window_s: A gateway's score waits so long for the cloud's.
+        agreement_delay_s: The cloud's scores are read so long after they were written, so that
+            those of gateways are known by then.
     """
 
     group_id: str = "motorcade-monitor"
@@ -39,6 +44,9 @@ class MonitorSettings:
     entries_max: int = 200_000
     interval_s: float = 2.0
     session_timeout_s: float = 10.0
+    agreement_tolerance: float = 0.001
+    agreement_window_s: float = 300.0
+    agreement_delay_s: float = 20.0
 
     def __post_init__(self) -> None:
         for name in ("drift_window_s", "guard_window_s", "label_horizon_s", "interval_s"):
@@ -54,3 +62,7 @@ class MonitorSettings:
             raise SettingsError(f"monitor entries_max is {self.entries_max}; at least 1000")
         if self.session_timeout_s < 6:
             raise SettingsError("monitor session_timeout_s is below 6, the least that brokers take")
+        if self.agreement_tolerance < 0:
+            raise SettingsError("monitor agreement_tolerance is below 0")
+        if not 0 <= self.agreement_delay_s < self.agreement_window_s:
+            raise SettingsError("monitor agreement_delay_s: from 0 to below agreement_window_s")

@@ -182,9 +182,10 @@ class Fleet:
         boot: int = 1,
         step_ms: int = 0,
         signals: Signals = HEALTHY,
+        synced: bool = True,
     ) -> None:
         """Measure a batch and publish it."""
-        payload = batch(vehicle, seq, boot=boot, step_ms=step_ms, signals=signals)
+        payload = batch(vehicle, seq, boot=boot, step_ms=step_ms, signals=signals, synced=synced)
         with self._lock:
             self.held[vehicle, boot, seq] = payload
         self.publish(vehicle, payload)
@@ -225,8 +226,15 @@ class GatewayProcess:
     """A gateway in a process of its own, which can be killed, also at a named point."""
 
     def __init__(
-        self, directory: Path, mqtt: MqttSettings, kafka: KafkaSettings, **settings: Any
+        self,
+        directory: Path,
+        mqtt: MqttSettings,
+        kafka: KafkaSettings,
+        *,
+        hooks: Mapping[str, object] | None = None,
+        **settings: Any,
     ) -> None:
+        """`hooks`: what of the product is replaced; see `gateway_child`."""
         self.directory = directory
         self._wanted = {
             "mqtt": {"host": mqtt.host, "port": mqtt.port, "fleet": mqtt.fleet},
@@ -239,6 +247,7 @@ class GatewayProcess:
             },
             "settings": {"gateway_id": "gw", "ack_interval_ms": 50} | settings,
             "directory": str(directory),
+            "hooks": dict(hooks or {}),
         }
         self._process: subprocess.Popen[bytes] | None = None
 

@@ -1,8 +1,6 @@
 """A real gateway process between a real MQTT broker and a real Kafka."""
 
-import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
@@ -11,19 +9,17 @@ from edge_parts import (
     FAULTY,
     HEALTHY,
     Fleet,
-    GatewayProcess,
     batch,
     bundle,
     identities,
-    in_kafka,
     running,
     until,
 )
+from edge_world import World, made
 
 from deploy.stack import Stack
 from edge.check import check
 from edge.control_client import NotRunningError, ask
-from edge.models import ModelStore
 from edge.settings import GatewaySettings
 from schemas.errors import Reason
 from schemas.records import (
@@ -39,72 +35,16 @@ from schemas.topics import (
     LABELS,
     RELEASES,
     TELEMETRY,
-    TOPICS,
     TRAFFIC,
-    Topic,
 )
-from scoring.bundle import Bundle
 from scoring.catalog import Catalog
 from scoring.traffic import Traffic
 from transport.catalog import write_traffic
-from transport.kafka import Outgoing, ensure_topics, publish, register_schemas
+from transport.kafka import Outgoing, publish, register_schemas
 from transport.releases import publish_release, release_key
-from transport.settings import KafkaSettings, MqttSettings
+from transport.settings import KafkaSettings
 
 pytestmark = pytest.mark.integration
-
-
-@dataclass
-class World:
-    """Brokers, with a fleet, a gateway id and a model name of the test's own."""
-
-    stack: Stack
-    name: str
-    directory: Path
-
-    @property
-    def mqtt(self) -> MqttSettings:
-        ends = self.stack.endpoints
-        return MqttSettings(
-            host=ends.mqtt_host,
-            port=ends.mqtt_port,
-            fleet=self.name,
-            backoff_min_s=0.1,
-            backoff_max_s=1.0,
-        )
-
-    @property
-    def kafka(self) -> KafkaSettings:
-        ends = self.stack.endpoints
-        return KafkaSettings(bootstrap_servers=ends.kafka_bootstrap, registry_url=ends.registry_url)
-
-    def gateway(self, place: str = "gateway", **settings: object) -> GatewayProcess:
-        wanted = {"gateway_id": self.name, "model_name": self.name} | settings
-        return GatewayProcess(self.directory / place, self.mqtt, self.kafka, **wanted)
-
-    def bundle(self, version: str = "1") -> Bundle:
-        return bundle(version, name=self.name)
-
-    def install(self, place: str = "gateway") -> None:
-        """Put the model on the gateway's disk, as if an earlier life had fetched it."""
-        ModelStore(self.directory / place / "models").install(self.bundle())
-
-    def vehicle(self, name: str) -> str:
-        return f"{self.name}-{name}"
-
-    def mine(self, topic: Topic) -> list[Record]:
-        """This test's records of a topic."""
-        return in_kafka(self.kafka, topic, self.name)
-
-    def wait_for(self, topic: Topic, count: int) -> list[Record]:
-        until(f"{count} records in {topic.name}", lambda: len(self.mine(topic)) >= count)
-        return self.mine(topic)
-
-
-def made(stack: Stack, directory: Path) -> World:
-    world = World(stack, f"w{uuid.uuid4().hex[:8]}", directory)
-    ensure_topics(world.kafka, TOPICS)
-    return world
 
 
 @pytest.fixture
