@@ -87,10 +87,17 @@ def _result(name: str, look: Callable[[], str]) -> CheckResult:
 
 def _settings(settings: GatewaySettings) -> str:
     settings.validate()
-    return (
+    text = (
         f"gateway {settings.gateway_id}; a power cut costs at most {settings.group_commit_ms} ms "
         "of data, none of it acknowledged"
     )
+    return text + (_SHARES.format(settings.shared_group) if settings.shared_group else "")
+
+
+_SHARES = (
+    "; shares the fleet in the group {}: it scores, and alerts by, no more than its own part of "
+    "each vehicle's readings, unless the broker keeps a vehicle with one gateway"
+)
 
 
 def _place(directory: Path) -> str:

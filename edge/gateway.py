@@ -39,7 +39,7 @@ from edge.store_loop import StoreLoop
 from edge.timekeeper import Timekeeper
 from schemas.errors import TransientError
 from schemas.records import Record
-from schemas.topics import mqtt_ack, mqtt_label, mqtt_telemetry
+from schemas.topics import mqtt_ack, mqtt_label, mqtt_shared, mqtt_telemetry
 from transport.catalog import NEEDED_ONLY, CatalogFollower
 from transport.kafka import KafkaSettings
 from transport.metric_kinds import at_scrape
@@ -148,7 +148,9 @@ class Gateway:
 
     def _make_store(self) -> StoreLoop:
         settings = self._settings
-        book = self._spool.identity_book(vehicles_max=settings.max_vehicles)
+        book = self._spool.identity_book(
+            vehicles_max=settings.max_vehicles, shared=bool(settings.shared_group)
+        )
         self.health.vehicle_drops = book.vehicle_drops
         admission = Admission(
             gateway_id=settings.gateway_id,
@@ -243,7 +245,13 @@ class Gateway:
             for worker in workers:
                 worker.start()
             self._client.subscribe(
-                [mqtt_telemetry(self._mqtt.fleet, "+"), mqtt_label(self._mqtt.fleet, "+")]
+                [
+                    mqtt_shared(self._settings.shared_group, topic)
+                    for topic in (
+                        mqtt_telemetry(self._mqtt.fleet, "+"),
+                        mqtt_label(self._mqtt.fleet, "+"),
+                    )
+                ]
             )
             self._client.start()
             with numbers:

@@ -4,6 +4,11 @@ The identity of a batch is (vehicle, boot, seq). A batch is settled when it is o
 gateway (as telemetry or as a dead letter), or when the vehicle says that it no longer has it
 (`oldest_seq`). Per boot that is one number, up to which all is settled, and a few ranges above it.
 
+Gateways that share a fleet get a part of each vehicle's batches, so what one of them has is full
+of holes that others fill. There a batch below `oldest_seq` is not called given up, and where there
+are too many ranges the lowest is forgotten: its batches, all of them acknowledged, would be stored
+again if they came again. Between gateways that may happen anyway; nothing is refused or lost.
+
 What changes here must reach the disk in the same transaction as the batches it stands for; see
 `edge.spool` for how that costs no extra write.
 """
@@ -19,6 +24,10 @@ BOOTS_KEPT = 4
 
 RANGES_MAX = 1024
 """Ranges above the contiguous part that are remembered per boot."""
+
+SHARED_RANGES_MAX = 256
+"""The same where gateways share a fleet: holes are then the rule, for as many batches as a vehicle
+has on the way at once."""
 
 SeqRange = tuple[int, int]
 
@@ -39,7 +48,7 @@ class BootState:
     Attributes:
         contiguous: All batches up to this one are settled; 0 when none is.
         ranges: Settled batches above that: both ends included, ascending, never adjacent,
-            never more than RANGES_MAX.
+            never more than RANGES_MAX; where gateways share a fleet, SHARED_RANGES_MAX.
     """
 
     contiguous: int = 0
@@ -52,14 +61,21 @@ class BootState:
         at = bisect_right(self.ranges, (seq, seq)) - 1
         return any(first <= seq <= last for first, last in self.ranges[max(at, 0) : at + 2])
 
-    def add(self, seq: int) -> Verdict:
-        """Settle one batch, if it is new and its gap can be remembered."""
+    def add(self, seq: int, *, shared: bool = False) -> Verdict:
+        """Settle one batch, if it is new and its gap can be remembered.
+
+        Args:
+            seq: Of the batch.
+            shared: Other gateways have what is missing: make room by forgetting the lowest range.
+        """
         if seq == self.contiguous + 1:
             self.contiguous = seq
             self._absorb()
             return Verdict.NEW
         if self.covers(seq):
             return Verdict.DUPLICATE
+        if shared:
+            del self.ranges[: max(0, len(self.ranges) - SHARED_RANGES_MAX + 1)]
         return self._add_above_gap(seq)
 
     def settle_below(self, seq: int) -> int:
@@ -120,10 +136,14 @@ class IdentityBook:
         load: Boots of a vehicle as last saved; empty for an unknown one.
         vehicles_max: Vehicles kept in memory after `saved`; between two saves there may be more
             by as many as were touched.
+        shared: Other gateways get a part of each vehicle's batches.
     """
 
-    def __init__(self, load: Callable[[str], Boots], *, vehicles_max: int) -> None:
+    def __init__(
+        self, load: Callable[[str], Boots], *, vehicles_max: int, shared: bool = False
+    ) -> None:
         self._load = load
+        self._shared = shared
         self._vehicles_max = vehicles_max
         self._vehicles: dict[str, Boots] = {}
         self._touched: set[str] = set()
@@ -133,7 +153,8 @@ class IdentityBook:
         """Settle a batch and what its `oldest_seq` says, or say why not.
 
         A boot older than the BOOTS_KEPT greatest is refused: whether its batches are duplicates
-        cannot be told any more. `vehicle_drops` grows by the batches that the vehicle gave up.
+        cannot be told any more. `vehicle_drops` grows by the batches that the vehicle gave up; of a
+        shared fleet nobody can tell those from what another gateway has.
         """
         boots = self._boots(vehicle_id)
         state = boots.get(boot_id)
@@ -145,8 +166,9 @@ class IdentityBook:
                 del boots[min(boots)]
         self._touched.add(vehicle_id)
         if oldest_seq > state.contiguous + 1:
-            self.vehicle_drops += state.settle_below(min(oldest_seq, seq))
-        return state.add(seq)
+            missing = state.settle_below(min(oldest_seq, seq))
+            self.vehicle_drops += 0 if self._shared else missing
+        return state.add(seq, shared=self._shared)
 
     def state(self, vehicle_id: str, boot_id: int) -> BootState | None:
         """What is settled of a boot; None when it is not remembered."""

@@ -157,7 +157,12 @@ class ScoringLoop:
 
     def _made(self, bundle: Bundle, reader: SpoolReader) -> StreamScorer:
         """A scorer with the memory and the open alerts that the spool holds."""
-        scorer = StreamScorer(bundle, max_vehicles=self._settings.max_vehicles, origin="EDGE")
+        scorer = StreamScorer(
+            bundle,
+            max_vehicles=self._settings.max_vehicles,
+            origin="EDGE",
+            place=place_of(self._settings),
+        )
         for state in reader.alerts(unpublished_only=False):
             if state.state == "OPEN":
                 alert = open_alert_of(decode_single_object("Alert", state.payload))
@@ -285,3 +290,12 @@ def _decode(rows: list[StoredTelemetry], scorer: StreamScorer) -> TelemetryColum
     return decode_telemetry(
         [row.payload for row in rows], framing=Framing.SINGLE_OBJECT, signals=scorer.signals
     )
+
+
+def place_of(settings: GatewaySettings) -> str:
+    """What tells the alerts of this gateway from those of others that share its fleet.
+
+    Each decides by its own part of the readings. With one name they would overwrite each other's
+    state, retained on MQTT and in `vehicle.alerts.state`.
+    """
+    return f"@{settings.gateway_id}" if settings.shared_group else ""

@@ -159,3 +159,13 @@ def mqtt_link_state(fleet: str, vehicle_id: str) -> str:
 def mqtt_health(fleet: str, component_id: str) -> str:
     """Gateway to all who watch: GatewayStatus, QoS 1, retained."""
     return f"{MQTT_ROOT}/{fleet}/{component_id}/state/health"
+
+
+def mqtt_shared(group: str, topic_filter: str) -> str:
+    """The filter by which those of a group get each message once among them; without one, all.
+
+    Example:
+        >>> mqtt_shared("depot", "v1/f/+/label"), mqtt_shared("", "v1/f/+/label")
+        ('$share/depot/v1/f/+/label', 'v1/f/+/label')
+    """
+    return f"$share/{group}/{topic_filter}" if group else topic_filter

@@ -59,6 +59,8 @@ class StreamScorer:
         bundle: The model; verified and run once.
         max_vehicles: Vehicles remembered.
         origin: 'EDGE' or 'CLOUD'; part of every alert's identity.
+        place: Behind the code of every alert, to tell scorers apart that see a part of each
+            vehicle's readings and so decide each for itself.
         late_after_ms: Age from which a message counts as late.
         make_scorer: Where the network runs; in this process by default.
 
@@ -72,6 +74,7 @@ class StreamScorer:
         *,
         max_vehicles: int,
         origin: Origin = "CLOUD",
+        place: str = "",
         late_after_ms: int = LATE_AFTER_MS,
         make_scorer: MakeScorer = BatchScorer,
     ) -> None:
@@ -86,6 +89,7 @@ class StreamScorer:
         )
         self._max_vehicles = max_vehicles
         self._origin = origin
+        self._place = place
         self._late_after_ms = late_after_ms
         self._open: dict[bytes, OpenAlert] = {}
         self.alerts_forgotten = 0
@@ -255,7 +259,7 @@ class StreamScorer:
     def _opened(self, part: "_Part", message: int, reading: int, since_ms: int) -> OpenAlert:
         columns = part.columns
         vehicle_id = columns.vehicle_ids[message]
-        code = self.bundle.manifest.policy.code
+        code = self.bundle.manifest.policy.code + self._place
         identity = (
             self._origin,
             vehicle_id.decode(),

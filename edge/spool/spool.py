@@ -313,9 +313,9 @@ class Spool:
         with self._lock, disk_errors(self.path):
             return self._ledger.boots(vehicle_id)
 
-    def identity_book(self, *, vehicles_max: int) -> IdentityBook:
-        """What is settled, as the disk tells it."""
-        book = IdentityBook(self.load_boots, vehicles_max=vehicles_max)
+    def identity_book(self, *, vehicles_max: int, shared: bool = False) -> IdentityBook:
+        """What is settled, as the disk tells it; the arguments are those of `IdentityBook`."""
+        book = IdentityBook(self.load_boots, vehicles_max=vehicles_max, shared=shared)
         book.vehicle_drops = self.marks[Mark.VEHICLE_DROPS]
         log, after = self._ledger.telemetry, self.marks[Mark.IDENTITY]
         with disk_errors(self.path):

@@ -137,6 +137,7 @@ class Fleet:
     held: dict[tuple[str, int, int], bytes] = field(default_factory=dict)
     acks: list[Record] = field(default_factory=list)
     alerts: dict[str, bytes] = field(default_factory=dict)
+    topics: dict[str, bytes] = field(default_factory=dict)
 
     def __enter__(self) -> Self:
         self._lock = threading.Lock()
@@ -165,7 +166,7 @@ class Fleet:
     def _heard(self, message: Incoming) -> None:
         _, _, vehicle, kind, *_ = message.topic.split("/")
         if kind == "alert":
-            self.alerts[vehicle] = message.payload
+            self.alerts[vehicle] = self.topics[message.topic] = message.payload
             return
         ack = decode_single_object("Ack", message.payload)
         self.acks.append(ack)
@@ -183,10 +184,20 @@ class Fleet:
         step_ms: int = 0,
         signals: Signals = HEALTHY,
         synced: bool = True,
+        says_oldest: bool = False,
     ) -> None:
-        """Measure a batch and publish it."""
-        payload = batch(vehicle, seq, boot=boot, step_ms=step_ms, signals=signals, synced=synced)
+        """Measure a batch and publish it; it may say which is the oldest that is still held."""
         with self._lock:
+            oldest = min((at for v, b, at in self.held if (v, b) == (vehicle, boot)), default=seq)
+            payload = batch(
+                vehicle,
+                seq,
+                boot=boot,
+                oldest=oldest if says_oldest else 1,
+                step_ms=step_ms,
+                signals=signals,
+                synced=synced,
+            )
             self.held[vehicle, boot, seq] = payload
         self.publish(vehicle, payload)
 
@@ -237,7 +248,12 @@ class GatewayProcess:
         """`hooks`: what of the product is replaced; see `gateway_child`."""
         self.directory = directory
         self._wanted = {
-            "mqtt": {"host": mqtt.host, "port": mqtt.port, "fleet": mqtt.fleet},
+            "mqtt": {
+                "host": mqtt.host,
+                "port": mqtt.port,
+                "fleet": mqtt.fleet,
+                "session_expiry_s": mqtt.session_expiry_s,
+            },
             "kafka": {
                 "bootstrap_servers": kafka.bootstrap_servers,
                 "registry_url": kafka.registry_url,
@@ -305,6 +321,14 @@ class GatewayProcess:
         if process.poll() is None:
             process.send_signal(how)
         return process.wait(PATIENCE_S)
+
+    @property
+    def rss_bytes(self) -> int:
+        """What it holds of the machine's memory now."""
+        assert self._process is not None
+        status = Path(f"/proc/{self._process.pid}/status").read_text("ascii")
+        kilobytes = next(line for line in status.splitlines() if line.startswith("VmRSS:"))
+        return int(kilobytes.split()[1]) * 1024
 
     def log(self) -> str:
         """What it said so far, in all its lives."""

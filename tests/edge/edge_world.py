@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edge_parts import GatewayProcess, bundle, in_kafka, until
+from mosquitto_broker import MosquittoBroker
 
 from deploy.stack import Stack
 from edge.models import ModelStore
@@ -23,16 +24,19 @@ class World:
     stack: Stack
     name: str
     directory: Path
+    broker: MosquittoBroker | None = None
+    session_expiry_s: int = 3 * 86_400
 
     @property
     def mqtt(self) -> MqttSettings:
         ends = self.stack.endpoints
         return MqttSettings(
-            host=ends.mqtt_host,
-            port=ends.mqtt_port,
+            host=ends.mqtt_host if self.broker is None else self.broker.host,
+            port=ends.mqtt_port if self.broker is None else self.broker.port,
             fleet=self.name,
             backoff_min_s=0.1,
             backoff_max_s=1.0,
+            session_expiry_s=self.session_expiry_s,
         )
 
     @property

@@ -95,3 +95,19 @@ def test_memory_is_bounded_after_a_save() -> None:
     ours.saved()
     assert ours.touched == 0
     assert ours.admit("a", 1, 1, 1) is Verdict.DUPLICATE
+
+
+def test_of_a_shared_fleet_holes_are_nobodys_loss_and_never_too_many() -> None:
+    ours = IdentityBook(lambda _: {}, vehicles_max=10, shared=True)
+    for n in range(3 * identity.RANGES_MAX):
+        assert ours.admit("v", 1, 2 + 2 * n, 1) is Verdict.NEW
+    state = ours.state("v", 1)
+    assert state is not None
+    assert len(state.ranges) == identity.SHARED_RANGES_MAX
+    assert state.contiguous == 0  # what others have is not acknowledged here
+    newest = 6 * identity.RANGES_MAX
+    assert state.covers(newest)
+    assert not state.covers(newest - 1)
+    assert ours.admit("v", 1, newest + 2, newest) is Verdict.NEW
+    assert state.contiguous == newest
+    assert ours.vehicle_drops == 0
