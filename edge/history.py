@@ -22,16 +22,23 @@ def moments(reader: SpoolReader) -> MomentAt:
     return moment
 
 
-def position_at(moment: Moment, *, first: int, last: int, moment_at: MomentAt) -> int:
-    """The first position in `first..last` received at or after a moment; `last + 1` if none was.
+def position_at(
+    reached: Callable[[Moment], bool], *, first: int, last: int, moment_at: MomentAt
+) -> int:
+    """The first position in `first..last` whose row has reached something; `last + 1` if none has.
 
-    Moments rise with the position.
+    Args:
+        reached: Holds for every row behind one for which it holds.
+        first: Lowest position to look at.
+        last: Highest position to look at.
+        moment_at: See `MomentAt`. A look may cost milliseconds, and there are as many as bits in
+            the number of rows.
     """
     low, high = first, last + 1
     while low < high:
         middle = (low + high) // 2
         found = moment_at(middle)
-        if found is not None and found < moment:
+        if found is not None and not reached(found):
             low = middle + 1
         else:
             high = middle
@@ -58,21 +65,18 @@ def history_start(history_ms: int, *, first: int, last: int, moment_at: MomentAt
         newest = moment_at(at)
         if newest is None:
             return first
-        boot = newest.gateway_boot // 2 * 2
-        if newest.monotonic_ms >= left_ms:
-            since = Moment(boot, newest.monotonic_ms - left_ms)
-            return _of_boot(since, first=first, last=at, moment_at=moment_at)
-        left_ms -= newest.monotonic_ms
-        at = position_at(Moment(boot, 0), first=first, last=at, moment_at=moment_at) - 1
+        boot, since_ms = newest.gateway_boot // 2, newest.monotonic_ms - left_ms
+        since = _since(boot, max(0, since_ms))
+        begin = position_at(since, first=first, last=at, moment_at=moment_at)
+        if since_ms >= 0:
+            return begin
+        left_ms, at = -since_ms, begin - 1
     return first
 
 
-def _of_boot(since: Moment, *, first: int, last: int, moment_at: MomentAt) -> int:
-    """As `position_at`, of a boot whose number is one more for its later rows."""
-    later = Moment(since.gateway_boot + 1, 0)
-    border = position_at(later, first=first, last=last, moment_at=moment_at)
-    found = position_at(since, first=first, last=border - 1, moment_at=moment_at)
-    if found < border:
-        return found
-    since = since._replace(gateway_boot=later.gateway_boot)
-    return position_at(since, first=border, last=last, moment_at=moment_at)
+def _since(boot: int, monotonic_ms: int) -> Callable[[Moment], bool]:
+    """Whether a moment is of this boot or a later one, and so long after it.
+
+    A boot has two numbers, before and after its clock became right; half of either is the same.
+    """
+    return lambda moment: (moment.gateway_boot // 2, moment.monotonic_ms) >= (boot, monotonic_ms)

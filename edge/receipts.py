@@ -93,7 +93,12 @@ class Receipts:
             if first is None:
                 return None
             last = self._spool.last(Lane.TELEMETRY)
-            at = position_at(Moment(number, 0), first=first, last=last, moment_at=moments(reader))
+            at = position_at(
+                lambda moment: moment.gateway_boot >= number,
+                first=first,
+                last=last,
+                moment_at=moments(reader),
+            )
             rows = reader.telemetry(after=at - 1, rows_max=1, bytes_max=1)
         finally:
             reader.close()

@@ -283,7 +283,9 @@ def test_bisection_finds_the_first_row_of_a_moment(
         return course[position - first] if position <= last else None
 
     wanted = Moment(boot, monotonic_ms)
-    found = position_at(wanted, first=first, last=last, moment_at=moment_at)
+    found = position_at(
+        lambda moment: moment >= wanted, first=first, last=last, moment_at=moment_at
+    )
     assert found == first + sum(moment < wanted for moment in course)
 
 
