@@ -42,10 +42,10 @@ class AckBook:
 
     Args:
         gateway_id: Written into each record.
-        interval_s: Least time between two rounds.
+        interval_s: Tells the least time between two rounds.
     """
 
-    def __init__(self, gateway_id: str, *, interval_s: float) -> None:
+    def __init__(self, gateway_id: str, *, interval_s: Callable[[], float]) -> None:
         self._gateway_id = gateway_id
         self._interval_s = interval_s
         self._waiting: dict[tuple[str, int], set[int]] = {}
@@ -70,7 +70,7 @@ class AckBook:
         """
         if not self._waiting or now_s < self._due_s:
             return []
-        self._due_s = now_s + self._interval_s
+        self._due_s = now_s + self._interval_s()
         waiting, self._waiting = self._waiting, {}
         return [
             (vehicle_id, ack_payload(self._gateway_id, boot_id, state(vehicle_id, boot_id), seqs))

@@ -24,12 +24,14 @@ from edge.clock import Clock, SystemClock
 from edge.control import Handler
 from edge.forwarder import Forwarder
 from edge.gateway_metrics import fill
-from edge.health import Crew, Health
+from edge.health import BeatingStop, Crew, Health
+from edge.health_board import HealthBoard, link_will
 from edge.intake import Inbound, Intake
 from edge.models import ModelStore
-from edge.operations import Operations
+from edge.operations import Operations, Surroundings
 from edge.patience import GaveUpError, Patience
 from edge.release_loop import ReleaseLoop
+from edge.reload import LiveSettings, Reloader
 from edge.retention import Retention
 from edge.scoring_loop import ScoringLoop
 from edge.settings import GatewaySettings
@@ -63,6 +65,7 @@ class Gateway:
         mqtt: The vehicles' broker.
         kafka: Where to forward to.
         clock: Of this machine.
+        around: The process, where it is more than a shell's.
 
     Raises:
         SettingsError: A setting cannot work, or the spool is in use.
@@ -76,14 +79,15 @@ class Gateway:
         kafka: KafkaSettings,
         *,
         clock: Clock | None = None,
+        around: Surroundings | None = None,
     ) -> None:
         settings.validate()
-        self._settings = settings
+        settings = self._settings = LiveSettings.of(settings)
         self._mqtt = mqtt
         self._kafka = kafka
         self._rng = random.Random()
         self.health = Health()
-        self._crew = Crew(threading.Event())
+        self._crew = Crew(BeatingStop(self.health.pulse))
         self._stored_all = threading.Event()
         self._scored_all = threading.Event()
         self._patience = Patience(self._crew.stop, self.health, self._rng)
@@ -113,7 +117,8 @@ class Gateway:
         self._forwarder = self._make_forwarder()
         self._releases = self._make_releases()
         self._retention = Retention(settings, self._spool)
-        self._operations = Operations(settings.control_path, self._commands(), self.health)
+        self._health_board = self._make_health_board()
+        self._operations = self._make_operations(around or Surroundings())
 
     def _open_spool(self, now_ms: int) -> Spool:
         settings = self._settings
@@ -137,6 +142,7 @@ class Gateway:
             receive_max=RECEIVE_MAX,
             inflight_max=RECEIVE_MAX,
             queue_max=MQTT_QUEUE_MAX,
+            will=link_will(self._mqtt.fleet, self._settings.gateway_id),
         )
         return MqttClient(
             self._mqtt,
@@ -144,6 +150,7 @@ class Gateway:
             on_message=self._received,
             on_connected=self._connected,
             on_disconnected=self._disconnected,
+            on_turn=self._network_turned,
         )
 
     def _make_store(self) -> StoreLoop:
@@ -203,9 +210,31 @@ class Gateway:
             now_ms=self._keeper.wall_ms,
         )
 
-    def _commands(self) -> dict[str, Handler]:
+    def _make_health_board(self) -> HealthBoard:
+        return HealthBoard(
+            self._mqtt.fleet,
+            self._settings,
+            self.health,
+            publish=self._client.publish,
+            status=self.status,
+        )
+
+    def _make_operations(self, around: Surroundings) -> Operations:
+        reloader = Reloader(
+            self._settings, self._mqtt, self._kafka, load=around.load, health=self.health
+        )
+        return Operations(
+            self._settings,
+            around,
+            self._commands(reloader),
+            health=self.health,
+            board=self._health_board,
+            reloader=reloader,
+        )
+
+    def _commands(self, reloader: Reloader) -> dict[str, Handler]:
         """What the control socket answers to."""
-        return {"status": lambda _: self._status.full()}
+        return {"status": lambda _: {**self._status.full(), "configuration": reloader.status()}}
 
     def status(self) -> Record:
         """What the gateway says of itself: a `GatewayStatus` record."""
@@ -254,6 +283,7 @@ class Gateway:
                 ]
             )
             self._client.start()
+            self._operations.ready()
             with numbers:
                 self._watch(stop, on_ready)
         finally:
@@ -290,7 +320,7 @@ class Gateway:
 
     def _leave(self, workers: list[threading.Thread]) -> None:
         """Stop from the front to the back, so that what was taken in goes all the way."""
-        self._operations.close()
+        self._operations.leave()
         self._intake.close()
         self._crew.stop.set()
         for worker in workers:
@@ -299,13 +329,15 @@ class Gateway:
         self._client.flush(FLUSH_S if self._client.connected else 0.0)
         self._client.stop()
         self._spool.close()
+        self._operations.close()
 
     def _thread(self, name: str, work: Callable[[], object]) -> threading.Thread:
         done = {"store": self._stored_all, "score": self._scored_all}.get(name)
 
         def body() -> None:
             try:
-                work()
+                with self.health.pulse.loop(name):
+                    work()
             except GaveUpError as error:
                 self.health.announcer.warn("stopped", f"stopped while the disk refused: {error}")
             except BaseException as error:  # noqa: BLE001 - raised by `run`
@@ -332,9 +364,17 @@ class Gateway:
             )
         )
 
+    def _network_turned(self, pause_s: float) -> None:
+        self.health.pulse.beat_of("mqtt", more_s=pause_s, excused=self._waits_for_room)
+
+    def _waits_for_room(self) -> bool:
+        """Whether the network thread may be slow because the storing thread is."""
+        return self._intake.is_full
+
     def _connected(self, _session_present: bool) -> None:
         self.health.announcer.info("mqtt", "connected to the MQTT broker")
         self._board.tell_all()
+        self._health_board.connected()
 
     def _disconnected(self, reason: str) -> None:
         self.health.announcer.warn("mqtt lost", f"MQTT broker lost: {reason}")
@@ -358,6 +398,7 @@ def run(
     stop: threading.Event,
     on_ready: Callable[[Gateway], object] | None = None,
     clock: Clock | None = None,
+    around: Surroundings | None = None,
 ) -> None:
     """Run a gateway until `stop` is set. See `Gateway` and `Gateway.run` for what it raises."""
-    Gateway(settings, mqtt, kafka, clock=clock).run(stop=stop, on_ready=on_ready)
+    Gateway(settings, mqtt, kafka, clock=clock, around=around).run(stop=stop, on_ready=on_ready)

@@ -4,6 +4,7 @@ import threading
 from dataclasses import dataclass, field
 
 from edge.announce import Announcer
+from edge.pulse import Pulse
 
 CONNECTED = "connected"
 """The uplink, while the gateway forwards."""
@@ -15,6 +16,8 @@ class Health:
 
     Attributes:
         announcer: For lines in the log.
+        pulse: Beats of the loops.
+        hanging: Loops that make no progress.
         received: MQTT messages that were decided on.
         stored: Telemetry batches put into the spool.
         duplicates: Batches that were there already.
@@ -37,6 +40,8 @@ class Health:
     """
 
     announcer: Announcer = field(default_factory=Announcer)
+    pulse: Pulse = field(default_factory=Pulse)
+    hanging: list[str] = field(default_factory=list)
     received: int = 0
     stored: int = 0
     duplicates: int = 0
@@ -56,6 +61,28 @@ class Health:
     model_version: str | None = None
     model_sha256: str | None = None
     model_rollback: str | None = None
+
+
+class BeatingStop(threading.Event):
+    """The wish that all loops end. Each loop asks for it once a turn, and that is its beat.
+
+    Args:
+        pulse: Takes the beats.
+    """
+
+    def __init__(self, pulse: Pulse) -> None:
+        super().__init__()
+        self._pulse = pulse
+
+    def is_set(self) -> bool:
+        """Whether to end."""
+        self._pulse.beat()
+        return super().is_set()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait for the end; bounded, or it counts as hanging."""
+        self._pulse.beat()
+        return super().wait(timeout)
 
 
 class Crew:

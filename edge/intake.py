@@ -90,6 +90,11 @@ class Intake:
                 break
         return bool(self._queue)
 
+    @property
+    def is_full(self) -> bool:
+        """Whether `put` blocks."""
+        return self._full()
+
     def _full(self) -> bool:
         return len(self._queue) >= self._messages_max or self._bytes >= self._bytes_max
 

@@ -6,7 +6,7 @@ uplink that is away is what a gateway is there for, so it is told and not held a
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 from edge.gateway_metrics import unsent_age_s
@@ -102,7 +102,7 @@ class StatusTaker:
             "spool_bytes_allowed": bytes_allowed(record, settings),
             "disk_free_min_bytes": settings.disk_free_min_bytes,
             "group_commit_ms": settings.group_commit_ms,
-            "faults": faults(record, settings),
+            "faults": faults(record, settings) + [f"hangs: {loop}" for loop in health.hanging],
             "notes": notes(record),
             "last_problems": [asdict(problem) for problem in health.announcer.problems()],
         }
@@ -154,31 +154,3 @@ def _is_low(status: Record, settings: GatewaySettings) -> bool:
 def _is_hot(status: Record) -> bool:
     celsius: float | None = status["temperature_celsius"]
     return celsius is not None and celsius >= HOT_CELSIUS
-
-
-@dataclass(frozen=True, slots=True)
-class StateOfHealth:
-    """What of a status is told at once when it changes."""
-
-    uplink_connected: bool
-    mqtt_connected: bool
-    spool: str
-    scoring: str
-    model: tuple[str | None, str | None]
-    clock_synced: bool
-    rollback: str | None
-    faults: tuple[str, ...]
-
-
-def state_of_health(status: Record, settings: GatewaySettings) -> StateOfHealth:
-    """The states in a status, without its counts."""
-    return StateOfHealth(
-        uplink_connected=status["uplink"] == CONNECTED,
-        mqtt_connected=status["mqtt_connected"],
-        spool=status["spool"],
-        scoring=status["scoring"],
-        model=(status["model_version"], status["model_sha256"]),
-        clock_synced=status["clock_synced"],
-        rollback=status["model_rollback"],
-        faults=tuple(faults(status, settings)),
-    )

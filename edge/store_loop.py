@@ -56,7 +56,9 @@ class StoreLoop:
         self._health = health
         self._acknowledge = acknowledge
         self._send_acks = send_acks
-        self._acks = AckBook(settings.gateway_id, interval_s=settings.ack_interval_ms / 1000.0)
+        self._acks = AckBook(
+            settings.gateway_id, interval_s=lambda: settings.ack_interval_ms / 1000.0
+        )
 
     def run(self, *, ended: Callable[[], bool]) -> None:
         """Store until `ended` says that nothing more comes, and the queue is empty.

@@ -122,6 +122,10 @@ class Config:
         """The file that was read, if any."""
         return self._source.file
 
+    def again(self) -> "Config":
+        """The same file, the environment and the same flags, read once more. Raises as `load`."""
+        return load(self._source.file, self._source.flags)
+
     def section(self, kind: type[T], **overrides: Any) -> T:
         """The settings of one room part.
 

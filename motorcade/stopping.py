@@ -19,6 +19,13 @@ def stop_on_signals() -> threading.Event:
     return stop
 
 
+def reload_on_hangup() -> threading.Event:
+    """An event that each SIGHUP sets; whoever reloads clears it."""
+    asked = threading.Event()
+    signal.signal(signal.SIGHUP, lambda _number, _frame: asked.set())
+    return asked
+
+
 def interrupt_on_terminate() -> None:
     """Let SIGTERM end a command the way Ctrl-C does, so that `with` blocks clean up."""
 

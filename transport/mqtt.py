@@ -97,6 +97,8 @@ class MqttClient:
         on_connected: Called after each connect, True if the broker still had the session.
             Subscriptions are already on their way. May publish.
         on_disconnected: Called after each loss, with the reason in words.
+        on_turn: Called each time that the network thread comes round, at least once a second
+            while connected, with the pause in seconds that it is about to make.
         rng: Source of the jitter of the back-off.
     """
 
@@ -108,6 +110,7 @@ class MqttClient:
         on_message: OnMessage = _ignore,
         on_connected: Callable[[bool], object] = _ignore,
         on_disconnected: Callable[[str], object] = _ignore,
+        on_turn: Callable[[float], object] = _ignore,
         rng: random.Random | None = None,
     ) -> None:
         self._settings = settings
@@ -115,6 +118,7 @@ class MqttClient:
         self._on_message = on_message
         self._on_connected = on_connected
         self._on_disconnected = on_disconnected
+        self._on_turn = on_turn
         self._rng = rng or random.Random()
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
@@ -296,6 +300,7 @@ class MqttClient:
         attempt = 0
         while not self._stopping and self._failure is None:
             began_s = time.monotonic()
+            self._on_turn(0.0)
             self._connect_and_serve()
             attempt = 0 if time.monotonic() - began_s > STABLE_AFTER_S else attempt + 1
             self._pause(attempt)
@@ -341,6 +346,7 @@ class MqttClient:
             selector.register(self._wake_reader, selectors.EVENT_READ)
             selector.register(sock, selectors.EVENT_READ)
             while self._client.socket() is not None and not self._stopping and not self._failure:
+                self._on_turn(0.0)
                 self._serve_once(selector, sock)
                 now_s = time.monotonic()
                 if now_s >= misc_at_s:
@@ -413,6 +419,7 @@ class MqttClient:
         wait_s = backoff_s(
             max(0, attempt - 1), minimum_s=s.backoff_min_s, maximum_s=s.backoff_max_s, rng=self._rng
         )
+        self._on_turn(wait_s)
         with self._changed:
             self._changed.wait_for(lambda: self._stopping or self._failure is not None, wait_s)
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import threading
 from typing import TYPE_CHECKING
 
@@ -15,11 +16,12 @@ from motorcade.gateway_lines import status_lines
 from motorcade.observing import OBSERVED, observed
 from motorcade.options import with_settings
 from motorcade.running import emit, log_to_stderr
-from motorcade.stopping import stop_on_signals
+from motorcade.stopping import reload_on_hangup, stop_on_signals
 from transport.settings import KafkaSettings, MqttSettings
 
 if TYPE_CHECKING:
     from edge.gateway import Gateway
+    from edge.reload import GatewayConfig
 
 PROGRESS_S = 0.5
 
@@ -44,19 +46,42 @@ def command() -> None:
 @click.option("--progress", is_flag=True, help="Print counters as JSON lines.")
 @with_settings("gateway", "mqtt", "kafka", *OBSERVED)
 def run(config: Config, progress: bool) -> None:
-    """Run until told to stop. Works without Kafka; forwards what waits when it is back."""
+    """Run until told to stop. Works without Kafka; forwards what waits when it is back.
+
+    SIGHUP, or `motorcade gateway reload`, has it read its settings again. Under systemd it tells
+    when it is ready, and feeds the watchdog while every part of it makes progress.
+    """
     log_to_stderr()
     with observed(config, "motorcade-gateway", extra="edge"), needs("edge"):
         from edge.gateway import run as run_gateway
+        from edge.notify import Notifier
+        from edge.operations import Surroundings
 
         stop = stop_on_signals()
+        around = Surroundings(
+            load=lambda: _sections(config.again()),
+            reload_asked=reload_on_hangup(),
+            notifier=Notifier.of(os.environ),
+        )
+        found = _sections(config)
         run_gateway(
-            config.section(GatewaySettings),
-            config.section(MqttSettings),
-            config.section(KafkaSettings),
+            found.gateway,
+            found.mqtt,
+            found.kafka,
             stop=stop,
             on_ready=(lambda gateway: _report(gateway, stop)) if progress else None,
+            around=around,
         )
+
+
+def _sections(config: Config) -> "GatewayConfig":
+    from edge.reload import GatewayConfig
+
+    return GatewayConfig(
+        config.section(GatewaySettings),
+        config.section(MqttSettings),
+        config.section(KafkaSettings),
+    )
 
 
 def _report(gateway: "Gateway", stop: threading.Event) -> None:
@@ -116,3 +141,21 @@ def status(config: Config, *, as_json: bool) -> int:
             found = {"running": False, "faults": [str(error)]}
     click.echo(json.dumps(found) if as_json else "\n".join(status_lines(found)))
     return 1 if found["faults"] else 0
+
+
+@command.command(name="reload", example="motorcade gateway reload")
+@with_settings("gateway", hide=NOT_THE_SOCKET)
+def reload_settings(config: Config) -> None:
+    """Have the gateway that runs here read its settings file again, whole or not at all.
+
+    Keys marked Live in docs/configuration.md change at once, and nothing is dropped. Others are
+    named, and wait for a restart. A file that is wrong is refused, and all stays as it was.
+    """
+    with needs("edge"):
+        from edge.control_client import ask
+
+        done = ask(config.section(GatewaySettings).control_path, "reload")
+    changed = ", ".join(f"{key} = {value}" for key, value in done["changed"].items())
+    click.echo(f"changed: {changed or 'nothing'}")
+    if done["needs_restart"]:
+        click.echo(f"waiting for a restart: {', '.join(done['needs_restart'])}")

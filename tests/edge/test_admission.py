@@ -135,7 +135,7 @@ def test_an_ack_tells_ranges_up_to_a_limit_and_what_was_asked() -> None:
 
 
 def test_acks_are_coalesced() -> None:
-    acks = AckBook("gw", interval_s=1.0)
+    acks = AckBook("gw", interval_s=lambda: 1.0)
     assert acks.wait_s(10.0, idle_s=0.25) == 0.25
     acks.add("car", 1, 1)
     acks.add("car", 1, 2)

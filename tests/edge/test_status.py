@@ -11,7 +11,7 @@ from edge.health import CONNECTED, Health
 from edge.machine import disk_free_bytes, rss_bytes, temperature_celsius
 from edge.settings import GatewaySettings
 from edge.spool import Spool
-from edge.status import StatusTaker, bytes_allowed, faults, notes, state_of_health
+from edge.status import StatusTaker, bytes_allowed, faults, notes
 from edge.timekeeper import Timekeeper
 from motorcade.gateway_lines import status_lines
 from schemas.records import decode_single_object, encode_single_object, parsed_schema
@@ -92,14 +92,6 @@ def test_a_disk_without_room_lowers_the_quota() -> None:
     assert bytes_allowed(GOOD | {"disk_free_bytes": 300}, SETTINGS) == 700
     assert bytes_allowed(GOOD | {"disk_free_bytes": 50}, SETTINGS) == 500
     assert bytes_allowed(GOOD | {"disk_free_bytes": -1}, SETTINGS) == 1_000
-
-
-def test_counts_are_no_change_of_state() -> None:
-    before = state_of_health(GOOD, SETTINGS)
-    assert (
-        state_of_health(GOOD | {"spool_depth": 6, "temperature_celsius": 50.0}, SETTINGS) == before
-    )
-    assert state_of_health(GOOD | {"uplink": "another reason"}, SETTINGS) != before
 
 
 def test_a_board_tells_its_hottest_zone(tmp_path: Path) -> None:
