@@ -217,6 +217,7 @@ class Gateway:
             self.health,
             publish=self._client.publish,
             status=self.status,
+            clock_synced=lambda: self._keeper.synced,
         )
 
     def _make_operations(self, around: Surroundings) -> Operations:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from edge.alert_board import Publish
 from edge.health import CONNECTED, Health
 from edge.settings import GatewaySettings
-from edge.spool_schema import SpoolError
+from edge.spool import SpoolError
 from schemas.errors import MotorcadeError, TransientError
 from schemas.records import Record, encode_single_object
 from schemas.topics import mqtt_health, mqtt_link_state
@@ -38,7 +38,6 @@ def states_of(health: Health) -> States:
         health.model_version,
         health.model_sha256,
         health.model_rollback,
-        health.clock_synced,
     )
 
 
@@ -53,6 +52,7 @@ class HealthBoard:
         health: The states.
         publish: Hands a message to MQTT.
         status: Makes a `GatewayStatus`.
+        clock_synced: Whether the clock is known to be right; a state as well.
     """
 
     def __init__(
@@ -63,6 +63,7 @@ class HealthBoard:
         *,
         publish: Publish,
         status: Callable[[], Record],
+        clock_synced: Callable[[], bool],
     ) -> None:
         self._link_topic = mqtt_link_state(fleet, settings.gateway_id)
         self._health_topic = mqtt_health(fleet, settings.gateway_id)
@@ -70,6 +71,7 @@ class HealthBoard:
         self._health = health
         self._publish = publish
         self._status = status
+        self._clock_synced = clock_synced
         self._told: States = ()
         self._on_the_way = False
         self._greeting_due = False
@@ -90,7 +92,7 @@ class HealthBoard:
         elif now_s < self._look_s:
             return
         self._look_s = now_s + LOOK_S
-        states = states_of(self._health)
+        states = (*states_of(self._health), self._clock_synced())
         if not self._on_the_way and (states != self._told or now_s >= self._due_s):
             self._tell(states, now_s)
 
