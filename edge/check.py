@@ -1,12 +1,19 @@
 """Whether a gateway could run here: looked at, one thing at a time, changing nothing."""
 
-import os
-import shutil
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from edge.budget import Load
+from edge.check_place import (
+    look_at_board,
+    look_at_budget,
+    look_at_clock,
+    look_at_control,
+    look_at_disk,
+    look_at_keys,
+)
+from edge.clock import SystemClock
 from edge.disk_kind import MOUNTS, memory_behind
 from edge.frames import WRITTEN_TOPICS
 from edge.models import CURRENT
@@ -19,7 +26,6 @@ from transport.kafka import KafkaSettings, partition_counts, register_schemas
 from transport.mqtt import MqttClient, SessionSettings
 from transport.settings import MqttSettings
 
-FREE_BYTES_MIN = 256 * 1024 * 1024
 ANSWER_S = 5.0
 
 
@@ -50,7 +56,12 @@ _STOPPING = frozenset({"settings", "place", "spool"})
 
 
 def check(
-    settings: GatewaySettings, mqtt: MqttSettings, kafka: KafkaSettings, *, local: bool = False
+    settings: GatewaySettings,
+    mqtt: MqttSettings,
+    kafka: KafkaSettings,
+    *,
+    local: bool = False,
+    load: Load | None = None,
 ) -> list[CheckResult]:
     """Look at settings, disk, model and brokers; takes some seconds when they do not answer.
 
@@ -62,13 +73,19 @@ def check(
         mqtt: The broker near it.
         kafka: Where it forwards to.
         local: Leave the brokers alone; what can be seen from here keeps nobody waiting.
+        load: What the gateway is to carry, for its budget; None: one vehicle, once a second.
     """
     looks: list[tuple[str, Callable[[], str]]] = [
         ("settings", lambda: _settings(settings)),
         ("place", lambda: _place(settings.spool_path.parent)),
-        ("disk", lambda: _disk(settings.spool_path.parent)),
+        ("board", look_at_board),
+        ("disk", lambda: look_at_disk(settings)),
+        ("budget", lambda: look_at_budget(settings, load or Load())),
         ("spool", lambda: describe(settings.spool_path)),
         ("model", lambda: _model(settings.models_path)),
+        ("keys", lambda: look_at_keys(settings)),
+        ("clock", lambda: look_at_clock(SystemClock())),
+        ("control", lambda: look_at_control(settings.control_path)),
     ]
     brokers: list[tuple[str, Callable[[], str]]] = [
         ("mqtt", lambda: _mqtt(settings, mqtt)),
@@ -87,10 +104,7 @@ def _result(name: str, look: Callable[[], str]) -> CheckResult:
 
 def _settings(settings: GatewaySettings) -> str:
     settings.validate()
-    text = (
-        f"gateway {settings.gateway_id}; a power cut costs at most {settings.group_commit_ms} ms "
-        "of data, none of it acknowledged"
-    )
+    text = f"gateway {settings.gateway_id}, model {settings.model_name}"
     return text + (_SHARES.format(settings.shared_group) if settings.shared_group else "")
 
 
@@ -105,19 +119,6 @@ def _place(directory: Path) -> str:
     if memory := memory_behind(directory.resolve(), MOUNTS.read_text("utf-8")):
         raise SettingsError(f"{directory} is memory ({memory}): a power cut would take the spool")
     return f"{directory} is on a disk"
-
-
-def _disk(directory: Path) -> str:
-    """A file can be written and synced beside the spool."""
-    directory.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryFile(dir=directory) as file:
-        file.write(bytes(4096))
-        file.flush()
-        os.fsync(file.fileno())
-    free = shutil.disk_usage(directory).free
-    if free < FREE_BYTES_MIN:
-        raise SettingsError(f"{free >> 20} MiB free in {directory}, wanted {FREE_BYTES_MIN >> 20}")
-    return f"{free >> 20} MiB free in {directory}"
 
 
 def _model(directory: Path) -> str:

@@ -36,6 +36,7 @@ from edge.retention import Retention
 from edge.scoring_loop import ScoringLoop
 from edge.settings import GatewaySettings
 from edge.spool import Spool, SpoolError, SpoolLimits, SpoolReader
+from edge.spool_memory import SpoolMemory, leave_none_behind
 from edge.status import StatusTaker
 from edge.store_loop import StoreLoop
 from edge.timekeeper import Timekeeper
@@ -122,6 +123,7 @@ class Gateway:
 
     def _open_spool(self, now_ms: int) -> Spool:
         settings = self._settings
+        self._look_back(now_ms)
         spool = Spool(
             settings.spool_path,
             now_ms=now_ms,
@@ -135,6 +137,16 @@ class Gateway:
                 "what it held is not forwarded",
             )
         return spool
+
+    def _look_back(self, now_ms: int) -> None:
+        """Leave no spool of before with what is not in Kafka; a disk that refuses stops nothing."""
+        memory = SpoolMemory(self._settings.models_path)
+        try:
+            for text in leave_none_behind(memory, self._settings.spool_path, now_ms=now_ms):
+                self.health.announcer.warn(text, text)
+            memory.remember(self._settings.spool_path)
+        except TransientError as error:
+            self.health.announcer.warn("spools", f"the spools of before are not known: {error}")
 
     def _make_client(self) -> MqttClient:
         session = SessionSettings(

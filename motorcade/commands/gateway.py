@@ -98,14 +98,32 @@ def _report(gateway: "Gateway", stop: threading.Event) -> None:
     threading.Thread(target=body, name="progress", daemon=True).start()
 
 
-@command.command(example="motorcade gateway check --gateway-id depot-7")
+@command.command(
+    example="motorcade gateway check --gateway-id depot-7\n"
+    "motorcade gateway check --vehicles 40 --rate 2 --message-bytes 300"
+)
 @click.option(
     "--local", is_flag=True, help="Before a start: ask no broker; fail only on what forbids one."
 )
+@click.option("--vehicles", type=click.IntRange(1), default=1, help="For the budget. [default: 1]")
+@click.option(
+    "--rate",
+    type=click.FloatRange(0, min_open=True),
+    default=1.0,
+    help="Messages a second of each. [default: 1]",
+)
+@click.option(
+    "--message-bytes", type=click.IntRange(1), default=300, help="Of a message. [default: 300]"
+)
 @with_settings("gateway", "mqtt", "kafka")
-def check(config: Config, *, local: bool) -> int:
-    """Say whether a gateway could run here: disk, model, brokers. Exit status 1 if not."""
+def check(config: Config, *, local: bool, vehicles: int, rate: float, message_bytes: int) -> int:
+    """Say whether a gateway could run here, and what it costs. Exit status 1 if it could not.
+
+    The budget says what a power cut takes at most, how much flash is written a day at the given
+    load, and how long the spool lasts without an uplink.
+    """
     with needs("edge"):
+        from edge.budget import Load
         from edge.gateway import check as check_gateway
 
         results = check_gateway(
@@ -113,6 +131,7 @@ def check(config: Config, *, local: bool) -> int:
             config.section(MqttSettings),
             config.section(KafkaSettings),
             local=local,
+            load=Load(vehicles, rate, message_bytes),
         )
     for result in results:
         click.echo(f"{'ok  ' if result.ok else 'FAIL'}  {result.name:<12} {result.text}")
@@ -159,3 +178,24 @@ def reload_settings(config: Config) -> None:
     click.echo(f"changed: {changed or 'nothing'}")
     if done["needs_restart"]:
         click.echo(f"waiting for a restart: {', '.join(done['needs_restart'])}")
+
+
+@command.command(example="motorcade gateway drain --spool-path /mnt/old-card/spool")
+@with_settings("gateway", "kafka")
+def drain(config: Config) -> int:
+    """Forward what a spool still holds, and end. Exit status 1 if it was stopped before the end.
+
+    For a spool that is to be left: nothing is taken in, nothing is scored. No gateway may have it
+    open meanwhile. When it ends by itself, all is in Kafka and the spool may be removed.
+    """
+    log_to_stderr()
+    with needs("edge"):
+        from edge.drain import drain as drain_spool
+
+        left = drain_spool(
+            config.section(GatewaySettings),
+            config.section(KafkaSettings),
+            stop=stop_on_signals(),
+        )
+    click.echo(f"{left} records left" if left else "all is in Kafka; the spool may be removed")
+    return 1 if left else 0

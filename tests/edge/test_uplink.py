@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from edge_parts import (
@@ -71,7 +72,11 @@ class Road:
     def gateway(
         self, place: str = "gateway", kafka: KafkaSettings | None = None, **settings: object
     ) -> GatewayProcess:
-        wanted = {"gateway_id": self.name, "model_name": self.name, "status_interval_s": 1.0}
+        wanted: dict[str, Any] = {
+            "gateway_id": self.name,
+            "model_name": self.name,
+            "status_interval_s": 1.0,
+        }
         store = ModelStore(self.directory / place / "models")
         store.install(bundle(name=self.name))
         return GatewayProcess(
