@@ -182,7 +182,7 @@ def test_scripts_are_clean(script: Path) -> None:
 
 
 def test_a_package_needs_dpkg_deb(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(debian_package.shutil, "which", lambda _: None)
+    monkeypatch.setenv("PATH", "")
     with pytest.raises(SettingsError, match="dpkg-deb is not here"):
         debian_package.make_package(Platform("aarch64", "3.11"), Path("unused"))
 
