@@ -16,11 +16,10 @@ from edge.check_place import (
 from edge.clock import SystemClock
 from edge.disk_kind import MOUNTS, memory_behind
 from edge.frames import WRITTEN_TOPICS
-from edge.models import CURRENT
+from edge.models import ModelStore
 from edge.settings import GatewaySettings
 from edge.spool.look import describe
 from schemas.errors import MotorcadeError, SettingsError, TransientError
-from scoring.bundle import Bundle
 from scoring.scorer import BatchScorer
 from transport.kafka import KafkaSettings, partition_counts, register_schemas
 from transport.mqtt import MqttClient, SessionSettings
@@ -122,10 +121,11 @@ def _place(directory: Path) -> str:
 
 
 def _model(directory: Path) -> str:
-    path = directory / CURRENT
-    if not path.exists():
+    store = ModelStore(directory)
+    current = store.peek().current
+    if current is None:
         return f"no model yet in {directory}; it stores and forwards until one comes"
-    bundle = Bundle.load(path)
+    bundle = store.read(current)
     BatchScorer(bundle)
     return f"{bundle.manifest.name} {bundle.manifest.version} runs"
 

@@ -27,6 +27,7 @@ from edge.gateway_metrics import fill
 from edge.health import BeatingStop, Crew, Health
 from edge.health_board import HealthBoard, link_will
 from edge.intake import Inbound, Intake
+from edge.model_commands import model_commands
 from edge.models import ModelStore
 from edge.operations import Operations, Surroundings
 from edge.patience import GaveUpError, Patience
@@ -40,6 +41,7 @@ from edge.spool_memory import SpoolMemory, leave_none_behind
 from edge.status import StatusTaker
 from edge.store_loop import StoreLoop
 from edge.timekeeper import Timekeeper
+from edge.updates import ModelUpdates
 from schemas.errors import TransientError
 from schemas.records import Record
 from schemas.topics import mqtt_ack, mqtt_label, mqtt_shared, mqtt_telemetry
@@ -114,6 +116,7 @@ class Gateway:
             patience=self._patience,
             health=self.health,
         )
+        self._updates = self._make_updates()
         self._scoring = self._make_scoring()
         self._forwarder = self._make_forwarder()
         self._releases = self._make_releases()
@@ -188,6 +191,16 @@ class Gateway:
             send_acks=self._send_acks,
         )
 
+    def _make_updates(self) -> ModelUpdates:
+        return ModelUpdates(
+            self._settings,
+            ModelStore(self._settings.models_path),
+            self._spool,
+            patience=self._patience,
+            health=self.health,
+            now_ms=self._keeper.wall_ms,
+        )
+
     def _make_scoring(self) -> ScoringLoop:
         return ScoringLoop(
             self._settings,
@@ -197,6 +210,7 @@ class Gateway:
             patience=self._patience,
             health=self.health,
             keeper=self._keeper,
+            retreat=self._updates.retreat,
         )
 
     def _make_forwarder(self) -> Forwarder:
@@ -214,9 +228,8 @@ class Gateway:
         return ReleaseLoop(
             self._settings,
             CatalogFollower(self._kafka, {self._settings.model_name}, limits=NEEDED_ONLY),
-            ModelStore(self._settings.models_path),
+            self._updates,
             self._spool,
-            offer=self._scoring.offer,
             patience=self._patience,
             health=self.health,
             now_ms=self._keeper.wall_ms,
@@ -247,7 +260,10 @@ class Gateway:
 
     def _commands(self, reloader: Reloader) -> dict[str, Handler]:
         """What the control socket answers to."""
-        return {"status": lambda _: {**self._status.full(), "configuration": reloader.status()}}
+        return {
+            "status": lambda _: {**self._status.full(), "configuration": reloader.status()},
+            **model_commands(self._updates),
+        }
 
     def status(self) -> Record:
         """What the gateway says of itself: a `GatewayStatus` record."""
@@ -282,7 +298,7 @@ class Gateway:
             )
         )
         try:
-            self._releases.start_from_disk()
+            self._updates.start(self._scoring.offer)
             self._operations.start()
             for worker in workers:
                 worker.start()
@@ -341,6 +357,7 @@ class Gateway:
                 worker.join(JOIN_S)
         self._client.flush(FLUSH_S if self._client.connected else 0.0)
         self._client.stop()
+        self._updates.close()
         self._spool.close()
         self._operations.close()
 

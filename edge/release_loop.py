@@ -1,27 +1,31 @@
-"""The thread that follows the champion: tries a model, keeps it on disk, hands it over."""
+"""The thread that brings models: the champion of the log when online, files of an inbox always."""
 
 import threading
+import time
 from collections.abc import Callable
 from typing import Protocol
 
-from edge.dead_letters import dead_letter, refused_bundle
+from edge.dead_letters import dead_letter
 from edge.health import Health
 from edge.marks import Mark
-from edge.models import ModelStore
+from edge.model_files import Inbox
 from edge.patience import Patience
-from edge.rows import Priority
 from edge.settings import GatewaySettings
 from edge.spool import Spool
-from schemas.errors import ContractError, SettingsError, TransientError
+from edge.updates import ModelUpdates
+from schemas.errors import SettingsError, TransientError
 from schemas.topics import RELEASES, TRAFFIC
-from scoring.bundle import Bundle, Manifest
+from scoring.bundle import Bundle
 from scoring.catalog import Catalog
-from scoring.scorer import BatchScorer
 from transport.catalog import CatalogNews
 from transport.release_records import PARTITION, BrokenRelease
 
 POLL_S = 1.0
 REFUSED_PAUSE_S = 10.0
+AGAIN_S = 10.0
+"""Until a champion is looked at again that could not be tried, or that settings may mend."""
+
+INBOX_S = 2.0
 
 _MARKS = {RELEASES.name: Mark.RELEASE_REFUSED, TRAFFIC.name: Mark.TRAFFIC_REFUSED}
 
@@ -37,17 +41,13 @@ class Follower(Protocol):
 
 
 class ReleaseLoop:
-    """Takes the champion from Kafka to the disk and to the scorer, also after a rollback.
-
-    A model is first loaded and run here, away from the scoring thread; one that does not work is
-    a dead letter, and the one in use goes on. What passes is on the disk before it scores.
+    """Takes releases to `ModelUpdates`: the champion, also after a rollback, and files.
 
     Args:
         settings: Of the gateway.
         follower: Where models come from.
-        models: The disk.
+        updates: Decides of them.
         spool: Takes dead letters.
-        offer: Hands a model to the scoring thread.
         patience: Waits for a disk that refuses.
         health: For counts and the log.
         now_ms: Wall time.
@@ -57,49 +57,38 @@ class ReleaseLoop:
         self,
         settings: GatewaySettings,
         follower: Follower,
-        models: ModelStore,
+        updates: ModelUpdates,
         spool: Spool,
         *,
-        offer: Callable[[Bundle], object],
         patience: Patience,
         health: Health,
         now_ms: Callable[[], int],
     ) -> None:
         self._settings = settings
         self._follower = follower
-        self._models = models
+        self._updates = updates
         self._spool = spool
-        self._offer = offer
         self._patience = patience
         self._health = health
         self._now_ms = now_ms
-        self._installed: Manifest | None = None
-        self._refused: Manifest | None = None
-
-    def start_from_disk(self) -> None:
-        """Use the model of the last run, so that an offline start scores.
-
-        Raises:
-            TransientError: The models' directory cannot be used.
-        """
-        bundle, refused = self._models.load()
-        for file in refused:
-            self._health.announcer.warn(
-                "model on disk", f"{file.error}; its file is now {file.path}"
-            )
-        if bundle is not None and bundle.manifest.name == self._settings.model_name:
-            self._installed = bundle.manifest
-            self._offer(bundle)
+        self._inbox = None if settings.models_inbox is None else Inbox(settings.models_inbox)
+        self._open_question: tuple[Bundle, int] | None = None
+        self._again_s = self._inbox_s = 0.0
 
     def run(self, stop: threading.Event) -> None:
         """Follow until stopped."""
+        refused_until_s = 0.0
         try:
             while not stop.is_set():
+                self.look_again()
+                if time.monotonic() < refused_until_s:
+                    stop.wait(POLL_S)
+                    continue
                 try:
                     news = self._follower.poll(POLL_S)
                 except SettingsError as error:
                     self._health.announcer.warn("releases", f"no new models: {error}")
-                    stop.wait(REFUSED_PAUSE_S)
+                    refused_until_s = time.monotonic() + REFUSED_PAUSE_S
                     continue
                 self.take(news)
         finally:
@@ -112,8 +101,34 @@ class ReleaseLoop:
         if not news.changed:
             return
         bundle = self._champion(news.catalog)
-        if bundle is not None and bundle.manifest not in (self._installed, self._refused):
-            self._install(bundle)
+        if bundle is not None:
+            self._consider(bundle, news.catalog.traffic(bundle.manifest.name).generation)
+
+    def look_again(self) -> None:
+        """Look into the inbox, and at a champion that was put off, when it is time."""
+        now_s = time.monotonic()
+        if self._inbox is not None and now_s >= self._inbox_s:
+            self._inbox_s = now_s + INBOX_S
+            self._empty(self._inbox)
+        if self._open_question is not None and now_s >= self._again_s:
+            self._consider(*self._open_question)
+
+    def _consider(self, bundle: Bundle, generation: int) -> None:
+        self._open_question, self._again_s = (bundle, generation), time.monotonic() + AGAIN_S
+        try:
+            outcome = self._updates.champion(bundle, generation=generation)
+        except (TransientError, SettingsError) as error:
+            self._health.announcer.warn("model put off", f"model put off: {error}")
+            return
+        if not outcome.mendable:
+            self._open_question = None
+
+    def _empty(self, inbox: Inbox) -> None:
+        try:
+            self._updates.from_inbox(inbox.look())
+        except (TransientError, SettingsError) as error:
+            inbox.forget()
+            self._health.announcer.warn("models_inbox", f"models_inbox: put off: {error}")
 
     def _champion(self, catalog: Catalog) -> Bundle | None:
         """The champion's release; None where there is none, and what is in use goes on."""
@@ -125,24 +140,6 @@ class ReleaseLoop:
                 "champion", f"no champion: {name} {named} was named, but cannot be had"
             )
         return None if version is None else catalog.bundle(name, version)
-
-    def _install(self, bundle: Bundle) -> None:
-        try:
-            BatchScorer(bundle)
-        except ContractError as error:
-            letter = refused_bundle(
-                bundle, error, gateway_id=self._settings.gateway_id, now_ms=self._now_ms()
-            )
-            self._refused = bundle.manifest
-            self._refuse(letter, error, {})
-            return
-        try:
-            self._models.install(bundle)
-        except TransientError as error:
-            # It scores all the same; the next start fetches it again.
-            self._health.announcer.warn("model on disk", f"model not kept: {error}")
-        self._installed, self._refused = bundle.manifest, None
-        self._offer(bundle)
 
     def _refuse_broken(self, record: BrokenRelease) -> None:
         mark = _MARKS[record.topic]
@@ -161,11 +158,9 @@ class ReleaseLoop:
             partition=PARTITION,
             offset=record.offset,
         )
-        self._refuse(letter, record.error, {mark: record.offset + 1})
-
-    def _refuse(self, letter: Priority, error: ContractError, marks: dict[Mark, int]) -> None:
         self._health.dead_letters += 1
-        self._health.announcer.warn("release refused", f"release refused: {error}")
+        self._health.announcer.warn("release refused", f"release refused: {record.error}")
         self._patience.until_done(
-            "storing a dead letter", lambda: self._spool.store_priority([letter], marks)
+            "storing a dead letter",
+            lambda: self._spool.store_priority([letter], {mark: record.offset + 1}),
         )

@@ -15,16 +15,18 @@ measured long before the model came would help nobody; the rows still serve as h
 import queue
 import threading
 import time
+from collections.abc import Callable
 
 from edge.agreement import AgreementSample
 from edge.alert_board import AlertBoard
 from edge.clock_watch import ClockWatch
-from edge.dead_letters import refused_bundle
 from edge.gateway_metrics import ScoreMeter, model_in_use
 from edge.health import Health
 from edge.history import history_start, moments
 from edge.marks import Mark
+from edge.model_watch import ModelWatch
 from edge.patience import Patience
+from edge.probation import Breach
 from edge.receipts import UNKNOWN_MS
 from edge.rows import AlertState, Kind, Lane, Priority, StoredTelemetry
 from edge.settings import GatewaySettings
@@ -39,6 +41,9 @@ from schemas.topics import mqtt_telemetry
 from scoring.alerts import AlertSource, Transition, alert_record, open_alert_of
 from scoring.bundle import Bundle
 from scoring.stream import Scored, StreamScorer
+
+Retreat = Callable[[Bundle, Breach], Bundle | None]
+"""Gives up a model that was in use; gives the one to go back to."""
 
 WAIT_S = 0.1
 FINISH_S = 5.0
@@ -56,6 +61,7 @@ class ScoringLoop:
         patience: Waits for a disk that refuses.
         health: Gets counts and state.
         keeper: The gateway's time.
+        retreat: Called when the model in use fails or breaks its bounds.
     """
 
     def __init__(
@@ -68,6 +74,7 @@ class ScoringLoop:
         patience: Patience,
         health: Health,
         keeper: Timekeeper,
+        retreat: Retreat,
     ) -> None:
         self._settings = settings
         self._fleet = fleet
@@ -77,8 +84,10 @@ class ScoringLoop:
         self._health = health
         self._keeper = keeper
         self._now_ms = keeper.wall_ms
+        self._retreat = retreat
         self._arriving: queue.SimpleQueue[Bundle] = queue.SimpleQueue()
         self._scorer: StreamScorer | None = None
+        self._watch: ModelWatch | None = None
         self._position = spool.marks[Mark.SCORED]
         self._settling = Settling(spool, patience)
         self._agreement = AgreementSample(
@@ -124,9 +133,9 @@ class ScoringLoop:
             {Lane.TELEMETRY: self._position}, timeout_s=wait_s
         ):
             return False
-        if self._scorer is None:
+        if self._scorer is None or self._watch is None:
             return self._pass_over(reader)
-        self._score(self._scorer, reader)
+        self._score(self._scorer, self._watch, reader)
         self._board.tick(reader)
         return True
 
@@ -137,15 +146,16 @@ class ScoringLoop:
             self._use(self._arriving.get(), reader)
 
     def _use(self, bundle: Bundle, reader: SpoolReader) -> None:
-        """Swap between two batches; a model that does not work leaves the old one at work."""
+        """Swap between two batches; a model that does not work gives way to the one before it."""
         try:
             if self._scorer is None:
                 self._scorer = self._made(bundle, reader)
             elif self._scorer.swap(bundle):
                 self._replay(self._scorer, reader)
         except ContractError as error:
-            self._refuse(bundle, error)
+            self._give_up(bundle, Breach(error.reason, error.detail), reader)
             return
+        self._watch = ModelWatch(bundle, max_vehicles=self._settings.max_vehicles)
         model_in_use(bundle)
         self._health.scoring = "ok"
         self._health.model_version = bundle.manifest.version
@@ -154,6 +164,16 @@ class ScoringLoop:
             f"model {bundle.manifest.version}",
             f"scoring with {bundle.manifest.name} {bundle.manifest.version}",
         )
+
+    def _give_up(self, bundle: Bundle, breach: Breach, reader: SpoolReader) -> None:
+        """Go back to the model before; without one nothing is scored until another comes."""
+        before = self._retreat(bundle, breach)
+        if before is not None:
+            self._use(before, reader)
+        elif self._watch is None or self._watch.bundle is bundle:
+            self._scorer = self._watch = None
+            self._health.scoring = f"no model: {bundle.manifest.version} {breach.detail}"
+            self._health.model_version = self._health.model_sha256 = None
 
     def _made(self, bundle: Bundle, reader: SpoolReader) -> StreamScorer:
         """A scorer with the memory and the open alerts that the spool holds."""
@@ -186,18 +206,6 @@ class ScoringLoop:
             scorer.process(columns, now_ms=UNKNOWN_MS, replay=True)
             at = rows[-1].position + 1
 
-    def _refuse(self, bundle: Bundle, error: ContractError) -> None:
-        self._health.dead_letters += 1
-        self._health.announcer.warn(
-            "model refused", f"model {bundle.manifest.version} refused: {error}"
-        )
-        letter = refused_bundle(
-            bundle, error, gateway_id=self._settings.gateway_id, now_ms=self._now_ms()
-        )
-        self._patience.until_done(
-            "storing a dead letter", lambda: self._spool.store_priority([letter])
-        )
-
     # -- telemetry
 
     def _pass_over(self, reader: SpoolReader) -> bool:
@@ -218,7 +226,7 @@ class ScoringLoop:
             return []
         return reader.telemetry(after=after, rows_max=rows_max, bytes_max=BYTES_MAX)
 
-    def _score(self, scorer: StreamScorer, reader: SpoolReader) -> None:
+    def _score(self, scorer: StreamScorer, watch: ModelWatch, reader: SpoolReader) -> None:
         rows = self._rows(reader, after=self._position)
         if not rows:
             return
@@ -230,9 +238,9 @@ class ScoringLoop:
         received_ms = self._clocks.times(good)
         try:
             with spans:
-                scored = scorer.process(columns, now_ms=received_ms)
+                scored, breach = watch.process(scorer, columns, now_ms=received_ms)
         except ContractError as error:
-            self._fail(scorer, error)
+            self._give_up(scorer.bundle, Breach(error.reason, error.detail), reader)
             return
         self._health.scored += len(scored.scores)
         meter.scored(scorer.bundle, rows, columns, scored)
@@ -245,13 +253,8 @@ class ScoringLoop:
             self._raise(scorer.bundle, scored, good, letters)
         else:
             self._settling.settle(self._position, letters)
-
-    def _fail(self, scorer: StreamScorer, error: ContractError) -> None:
-        """A model that fails at run time is put away; scoring waits for the next one."""
-        self._refuse(scorer.bundle, error)
-        self._scorer = None
-        self._health.scoring = f"model {scorer.bundle.manifest.version} failed: {error.detail}"
-        self._health.model_version = self._health.model_sha256 = None
+        if breach is not None:
+            self._give_up(scorer.bundle, breach, reader)
 
     def _raise(
         self,

@@ -44,7 +44,8 @@ __all__ = [
 
 FILE_SUFFIX = ".motorcade"
 MODEL_BYTES_MAX = 16_000_000
-_FILE_BYTES_MAX = MODEL_BYTES_MAX + 2_000_000
+FILE_BYTES_MAX = MODEL_BYTES_MAX + 2_000_000
+"""No bundle's file is larger."""
 
 
 def sha256_hex(model: bytes) -> str:
@@ -90,6 +91,11 @@ class Bundle:
             )
         check_tflite(self.model)
 
+    @property
+    def release_sha256(self) -> str:
+        """Of the whole release, 64 hex digits: the manifest, which states the model's."""
+        return hashlib.sha256(self.manifest.to_json().encode()).hexdigest()
+
     def to_record(self) -> dict[str, Any]:
         """The `ModelRelease` record."""
         return {
@@ -107,6 +113,17 @@ class Bundle:
         Raises:
             ContractError: MODEL_HASH, MODEL_FEATURES or MODEL_INVALID.
         """
+        bundle = Bundle.unverified(record)
+        bundle.verify()
+        return bundle
+
+    @staticmethod
+    def unverified(record: dict[str, Any]) -> "Bundle":
+        """Read a `ModelRelease` record, and leave the look at its bytes to the caller.
+
+        Raises:
+            ContractError: MODEL_FEATURES or MODEL_INVALID: its manifest cannot be.
+        """
         missing = {"name", "version", "created_time", "manifest", "model"} - set(record)
         if missing or not isinstance(record["manifest"], str):
             raise ContractError(Reason.MODEL_INVALID, "not a ModelRelease record")
@@ -117,7 +134,6 @@ class Bundle:
             raise ContractError(
                 Reason.MODEL_INVALID, f"record {stated} and its manifest name different models"
             )
-        bundle.verify()
         return bundle
 
     def save(self, path: Path) -> None:
@@ -147,8 +163,8 @@ class Bundle:
             OSError: The file cannot be read.
         """
         with path.open("rb") as file:
-            payload = file.read(_FILE_BYTES_MAX + 1)
-        if len(payload) > _FILE_BYTES_MAX:
+            payload = file.read(FILE_BYTES_MAX + 1)
+        if len(payload) > FILE_BYTES_MAX:
             raise ContractError(Reason.OVERSIZED, f"{path.name} is larger than any bundle")
         return Bundle.from_record(decode_single_object("ModelRelease", payload))
 

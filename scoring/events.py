@@ -26,6 +26,9 @@ class EventKind(StrEnum):
     SCORE_DRIFT_OVER = "score-drift-over"
     GUARD_TRIPPED = "guard-tripped"
     EDGE_DISAGREEMENT = "edge-disagreement"
+    EDGE_INSTALLED = "edge-installed"
+    EDGE_REFUSED = "edge-refused"
+    EDGE_ROLLED_BACK = "edge-rolled-back"
 
 
 class Severity(StrEnum):

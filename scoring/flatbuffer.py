@@ -21,6 +21,9 @@ IDENTIFIER = b"TFL3"
 PARTS_MAX = 20_000
 """Most tables in a model; more is refused. An LSTM over 128 readings has 19,000."""
 
+CUSTOM_CODE = 32
+"""Number of an operator that is known by a name alone."""
+
 TENSOR_ELEMENTS_MAX = 1 << 24
 """Most elements in one tensor at batch size 1; more is refused."""
 
@@ -117,6 +120,68 @@ def check_tflite(model: bytes) -> None:
         _check_indices(reader, root)
     except (struct.error, RecursionError) as error:
         raise _damaged("an offset points outside") from error
+
+
+@dataclass(frozen=True, slots=True)
+class Operator:
+    """An operator that a model uses.
+
+    Attributes:
+        code: Number of the builtin operator; `CUSTOM_CODE` for one that is none.
+        version: Of it; a runtime knows each up to some version.
+        custom: Name of an operator that is not builtin; empty otherwise.
+    """
+
+    code: int
+    version: int
+    custom: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    """An input or output of a model.
+
+    Attributes:
+        shape: As stored; the first size is the batch's, whatever stands there.
+        is_float32: Whether it holds float32.
+    """
+
+    shape: tuple[int, ...]
+    is_float32: bool
+
+
+def model_operators(model: bytes) -> tuple[Operator, ...]:
+    """The operators of a model that `check_tflite` has passed, each once."""
+    reader = _Reader(model)
+    codes = reader.tables(reader.follow(0), _CODES)
+    return tuple(dict.fromkeys(_operator(reader, code) for code in codes))
+
+
+def model_ports(model: bytes) -> tuple[tuple[Port, ...], tuple[Port, ...]]:
+    """Inputs and outputs of a model that `check_tflite` has passed."""
+    reader = _Reader(model)
+    graph = reader.tables(reader.follow(0), _SUBGRAPHS)[0]
+    tensors = reader.tables(graph, 0)
+    inputs, outputs = (reader.integers(graph, direction) for direction in (1, 2))
+    return (
+        tuple(_port(reader, tensors[index]) for index in inputs),
+        tuple(_port(reader, tensors[index]) for index in outputs),
+    )
+
+
+def _operator(reader: "_Reader", code: int) -> Operator:
+    # The byte is where older writers put the number, and it ends at 127.
+    at = reader.field(code, 0)
+    number = max(reader.number("b", at) if at else 0, reader.integer(code, 3))
+    name = bytes(reader.data[item] for item in reader.items(code, 1, 1))
+    custom = name.decode(errors="replace") if number == CUSTOM_CODE else ""
+    return Operator(number, reader.integer(code, 2, 1), custom)
+
+
+def _port(reader: "_Reader", tensor: int) -> Port:
+    at = reader.field(tensor, 1)
+    is_float32 = not at or reader.number("b", at) == 0
+    return Port(tuple(reader.integers(tensor, 0)), is_float32)
 
 
 def _damaged(how: str) -> ContractError:

@@ -57,6 +57,19 @@ def _interpreter_class() -> Any:
     return Interpreter
 
 
+def runtime_loads(model: bytes) -> bool:
+    """Whether the runtime has all operators that a model names. For bytes of one's own making.
+
+    Raises:
+        SettingsError: No TFLite runtime is installed.
+    """
+    try:
+        _interpreter_class()(model_content=model)
+    except (ValueError, RuntimeError):
+        return False
+    return True
+
+
 class TfliteModel:
     """A model from `n_inputs` numbers to `n_outputs` numbers, row by row.
 

@@ -6,13 +6,12 @@ import threading
 from pathlib import Path
 
 import pytest
-from edge_parts import batch, bundle
+from edge_parts import batch
 
 from edge.announce import Announcer
 from edge.frames import Framer, position_key, telemetry_frames
 from edge.health import Health
 from edge.intake import Inbound, Intake
-from edge.models import CURRENT, PREVIOUS, ModelStore
 from edge.partitions import partition_of
 from edge.patience import GaveUpError, Patience
 from edge.positions import committed, resumed
@@ -167,21 +166,6 @@ def test_a_schema_that_the_registry_lacks_is_said_and_not_guessed() -> None:
     with pytest.raises(SettingsError, match=b"x".hex() * 8):
         Framer("gw", IDS, 4).telemetry([row])
     assert list(telemetry_frames(IDS).values())[-1] == confluent_header(1)
-
-
-def test_models_are_kept_with_their_predecessor(tmp_path: Path) -> None:
-    store = ModelStore(tmp_path / "models")
-    assert store.load() == (None, [])
-    store.install(bundle("1"))
-    store.install(bundle("2"))
-    found, refused = store.load()
-    assert found == bundle("2") and refused == []
-    (tmp_path / "models" / CURRENT).write_bytes(b"rubbish")
-    found, refused = store.load()
-    assert found == bundle("1")
-    assert refused[0].path.read_bytes() == b"rubbish"
-    (tmp_path / "models" / PREVIOUS).unlink()
-    assert store.load() == (None, [])
 
 
 def test_patience_repeats_until_the_disk_takes_it() -> None:

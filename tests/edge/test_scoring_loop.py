@@ -87,6 +87,7 @@ class Bench:
             patience=patience,
             health=self.health,
             keeper=self.keeper,
+            retreat=lambda _bundle, _breach: None,
         )
         self.reader = self.spool.reader()
 

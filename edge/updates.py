@@ -1,0 +1,484 @@
+"""From one model to the next, and back: what a gateway decides of releases, whoever brings them.
+
+A release is checked (`edge.release_check`), put on the disk, tried by another process
+(`edge.trial_process`), made the current one, and offered to the scoring thread, which takes it
+between two batches. What is refused on the way is remembered, told, and changes nothing.
+
+A choice made by hand (`install-model`, `rollback`, a file in the inbox) holds until the fleet's
+champion is another one, or is named anew; the champion of that moment does not undo it.
+"""
+
+import threading
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from edge.dead_letters import refused_bundle
+from edge.health import Health
+from edge.model_events import event_row
+from edge.model_files import ModelFile, newest_in, read_file
+from edge.model_index import Index, Pin, Refusal
+from edge.models import ModelStore, kept_of
+from edge.patience import Patience
+from edge.probation import Breach
+from edge.release_check import MENDABLE, Policy, check_release, check_standing
+from edge.rows import Lane, Priority
+from edge.settings import GatewaySettings
+from edge.spool import Spool
+from edge.trial import Report
+from edge.trial_inputs import built_in, recorded
+from edge.trial_process import run_trial
+from schemas.errors import ContractError, MotorcadeError, Reason
+from schemas.topics import RELEASES
+from scoring.bundle import Bundle
+from scoring.events import EventKind, Severity
+from scoring.signing import TrustStore
+from scoring.versions import is_older
+
+TRIALS_MAX = 3
+"""Trials of a release that ended with the gateway itself, before it is refused for that."""
+
+CATALOG = RELEASES.name
+
+
+class Came(StrEnum):
+    """What became of a release."""
+
+    INSTALLED = "installed"
+    SAME = "same"
+    REFUSED = "refused"
+    PINNED = "pinned"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a release, for whoever brought it.
+
+    Attributes:
+        came: In a word.
+        version: Of the model.
+        detail: In a sentence.
+        mendable: Whether other settings or keys would change it.
+    """
+
+    came: Came
+    version: str
+    detail: str
+    mendable: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where a release comes from.
+
+    Attributes:
+        text: In words, for people.
+        by_hand: Whether somebody chose it for this very gateway.
+        content: SHA-256 of the inbox's file; empty for others.
+        again: Whether it is to be tried although it was refused before.
+    """
+
+    text: str = CATALOG
+    by_hand: bool = False
+    content: str = ""
+    again: bool = False
+
+
+class ModelUpdates:
+    """Owner of the models on the disk. Safe for several threads; one release at a time is tried.
+
+    Args:
+        settings: Of the gateway.
+        store: Opened by `start`, closed by `close`.
+        spool: Gives recorded readings, takes events and dead letters.
+        patience: Waits for a disk that refuses.
+        health: For counts, states and the log.
+        now_ms: Wall time.
+    """
+
+    def __init__(
+        self,
+        settings: GatewaySettings,
+        store: ModelStore,
+        spool: Spool,
+        *,
+        patience: Patience,
+        health: Health,
+        now_ms: Callable[[], int],
+    ) -> None:
+        self._settings = settings
+        self._store = store
+        self._spool = spool
+        self._patience = patience
+        self._health = health
+        self._now_ms = now_ms
+        self._offer: Callable[[Bundle], object] = lambda _: None
+        self._one_at_a_time = threading.Lock()
+        self._on_disk = threading.RLock()
+
+    @property
+    def index(self) -> Index:
+        """What there is."""
+        return self._store.index
+
+    def start(self, offer: Callable[[Bundle], object]) -> None:
+        """Open the store and use the model of the last run, so that an offline start scores.
+
+        Args:
+            offer: Hands a model to the scoring thread.
+
+        Raises:
+            SettingsError: Another process has the models open, or the keys cannot be read.
+            TransientError: The models' directory cannot be used.
+        """
+        self._offer = offer
+        for file in self._store.open():
+            self._health.announcer.warn(
+                f"model on disk {file.path.name}", f"{file.error}; its file is now {file.path}"
+            )
+        self._health.model_rollback = self.index.rolled_back or None
+        bundle = self._standing()
+        if bundle is not None:
+            self._offer(bundle)
+
+    def close(self) -> None:
+        """Let other processes have the models."""
+        self._store.close()
+
+    def _standing(self) -> Bundle | None:
+        """The newest model on the disk that the settings and keys of today still allow."""
+        policy = self._policy()
+        while True:
+            bundle, refused = self._store.load()
+            for file in refused:
+                self._health.announcer.warn(
+                    f"model on disk {file.path.name}", f"{file.error}; its file is now {file.path}"
+                )
+            if bundle is None:
+                return None
+            if bundle.manifest.name != policy.model_name:
+                return None  # The settings ask for another one now, which is to come.
+            try:
+                check_standing(bundle.manifest, policy)
+            except ContractError as error:
+                self._withdraw(bundle, error)
+            else:
+                return bundle
+
+    def _withdraw(self, bundle: Bundle, error: ContractError) -> None:
+        """Put away an installed model that would not be installed any more."""
+        told = f"{bundle.manifest.version} on the disk is not used: {error.detail}"
+        refusal = self._refusal(bundle, error, signer="", source=Source("the disk"))
+        self._store.change(lambda index: index.without_current().refusing(refusal))
+        self._say(EventKind.EDGE_REFUSED, bundle.manifest.version, told)
+
+    # -- releases that come
+
+    def champion(self, bundle: Bundle, *, generation: int) -> Outcome:
+        """The fleet's champion is this release.
+
+        Raises:
+            TransientError: It could not be tried or kept for now.
+            SettingsError: The keys cannot be read.
+        """
+        seen = Pin(bundle.release_sha256, generation)
+        with self._on_disk:
+            self._store.change(lambda index: index.seeing(seen))
+            if self._is_pinned(bundle):
+                self._store.change(Index.pinned)
+                return self._left_alone(bundle)
+        return self.consider(bundle, Source())
+
+    def _is_pinned(self, bundle: Bundle) -> bool:
+        """Whether a choice by hand stands against the champion.
+
+        One made without knowledge of a champion gives way to a newer version only.
+        """
+        pin, current = self.index.pin, self.index.current
+        if pin is None or (current is not None and current.release == bundle.release_sha256):
+            return False
+        if pin.champion or current is None:
+            return bool(pin.champion)
+        return not is_older(current.version, bundle.manifest.version)
+
+    def _left_alone(self, bundle: Bundle) -> Outcome:
+        version = bundle.manifest.version
+        detail = f"champion {version} is left alone: another version was chosen by hand"
+        self._health.announcer.info(f"pinned {version}", detail)
+        return Outcome(Came.PINNED, version, detail)
+
+    def install(self, path: Path) -> Outcome:
+        """Install the release of a file, or the newest one of a directory, and pin it.
+
+        Raises:
+            ContractError: It is refused.
+            SettingsError: There is no such file, or no release of this model in the directory.
+            TransientError: It could not be tried or kept for now.
+        """
+        is_directory = path.is_dir()
+        file = newest_in(path, self._settings.model_name) if is_directory else read_file(path)
+        if isinstance(file.found, ContractError):
+            raise file.found
+        outcome = self.consider(file.found, Source(f"file {file.path}", by_hand=True, again=True))
+        if outcome.came is Came.REFUSED:
+            refusal = self.index.refusal_of(file.found.release_sha256)
+            reason = Reason.MODEL_INVALID if refusal is None else Reason(refusal.reason)
+            raise ContractError(reason, outcome.detail)
+        return outcome
+
+    def from_inbox(self, files: list[ModelFile]) -> None:
+        """Judge new files of the inbox, newest version first, until one is installed.
+
+        Raises:
+            TransientError: One could not be tried or kept for now.
+            SettingsError: The keys cannot be read.
+        """
+        installed = False
+        for file in files:
+            if file.content in self.index.judged:
+                continue
+            source = Source(f"inbox file {file.path}", by_hand=True, content=file.content)
+            if isinstance(file.found, ContractError):
+                self._refuse_file(file, file.found, source)
+            elif installed or file.found.manifest.name != self._settings.model_name:
+                self._judged(file.content)
+            else:
+                installed = self.consider(file.found, source).came is not Came.REFUSED
+
+    def consider(self, bundle: Bundle, source: Source) -> Outcome:
+        """Check a release, try it, and use it if it passes.
+
+        Args:
+            bundle: Its bytes need not be verified.
+            source: Who brings it.
+
+        Raises:
+            TransientError: It could not be tried or kept for now; nothing has changed.
+            SettingsError: The keys cannot be read.
+        """
+        with self._one_at_a_time:
+            release, version = bundle.release_sha256, bundle.manifest.version
+            current, known = self.index.current, self.index.refusal_of(release)
+            if current is not None and current.release == release:
+                self._settle(source)
+                return Outcome(Came.SAME, version, f"{version} is in use already")
+            mendable = known is not None and known.reason in MENDABLE
+            if known is not None and not (mendable or source.again):
+                self._judged(source.content)
+                return Outcome(Came.REFUSED, version, known.detail)
+            signer = ""
+            try:
+                signer = check_release(bundle, self._policy())
+                report = self._tried(bundle, signer, source)
+            except ContractError as error:
+                return self._refuse(bundle, error, signer=signer, source=source)
+            self._install(bundle, signer, source)
+            return Outcome(Came.INSTALLED, version, _passed(bundle, signer, source, report))
+
+    def _policy(self) -> Policy:
+        settings = self._settings
+        trust = TrustStore.load(settings.trusted_keys_path)
+        for error in trust.broken:
+            self._health.announcer.warn(f"key {error}", f"a key that counts for nothing: {error}")
+        return Policy(
+            settings.model_name, settings.signatures_required, settings.model_min_version, trust
+        )
+
+    def _tried(self, bundle: Bundle, signer: str, source: Source) -> Report:
+        kept = kept_of(bundle, signer=signer, source=source.text, now_ms=self._now_ms())
+        with self._on_disk:
+            path = self._store.stage(bundle, kept)
+        staged = self.index.staged
+        if staged is not None and staged.attempts > TRIALS_MAX:
+            raise ContractError(
+                Reason.MODEL_TRIAL,
+                f"{TRIALS_MAX} of its trials did not come to an end before the gateway did",
+            )
+        return run_trial(
+            path,
+            built_in() + self._recorded(),
+            timeout_s=self._settings.trial_timeout_s,
+            bounds=bundle.manifest.bounds,
+        )
+
+    def _recorded(self) -> list[bytes]:
+        with closing(self._spool.reader()) as reader:
+            return recorded(reader, last=self._spool.last(Lane.TELEMETRY))
+
+    def _install(self, bundle: Bundle, signer: str, source: Source) -> None:
+        kept = kept_of(bundle, signer=signer, source=source.text, now_ms=self._now_ms())
+        with self._on_disk:
+            self._store.swap(kept, lambda index: _settled(index, source))
+            self._offer(bundle)
+        self._say(
+            EventKind.EDGE_INSTALLED,
+            kept.version,
+            f"{kept.version} installed from {source.text}, {signer}",
+        )
+
+    def _settle(self, source: Source) -> None:
+        with self._on_disk:
+            self._store.change(lambda index: _settled(index, source))
+
+    def _judged(self, content: str) -> None:
+        if content:
+            with self._on_disk:
+                self._store.change(lambda index: index.judging(content))
+
+    # -- releases that go
+
+    def _refuse(
+        self, bundle: Bundle, error: ContractError, *, signer: str, source: Source
+    ) -> Outcome:
+        version = bundle.manifest.version
+        outcome = Outcome(Came.REFUSED, version, error.detail, error.reason in MENDABLE)
+        refusal = self._refusal(bundle, error, signer=signer, source=source)
+        known = self.index.refusal_of(refusal.release)
+        if known is not None and known.detail == refusal.detail:
+            return outcome  # Told already.
+        letters = []
+        if source.text == CATALOG:
+            letters.append(
+                refused_bundle(
+                    bundle, error, gateway_id=self._settings.gateway_id, now_ms=self._now_ms()
+                )
+            )
+            self._health.dead_letters += 1
+        told = f"release refused: {version} from {source.text}: {error}"
+        self._say(EventKind.EDGE_REFUSED, version, told, letters)
+        self._remember(refusal, source)
+        return outcome
+
+    def _refuse_file(self, file: ModelFile, error: ContractError, source: Source) -> None:
+        """Refuse a file that holds no release."""
+        told = f"release refused: {file.path.name} from {source.text}: {error}"
+        self._say(EventKind.EDGE_REFUSED, "", told)
+        self._remember(
+            Refusal("", file.content, error.reason, error.detail, "", source.text, self._now_ms()),
+            source,
+        )
+
+    def _remember(self, refusal: Refusal, source: Source) -> None:
+        judged = source.content and refusal.reason not in MENDABLE
+        with self._on_disk:
+            self._store.change(
+                lambda index: (
+                    index.refusing(refusal).judging(source.content)
+                    if judged
+                    else index.refusing(refusal)
+                )
+            )
+
+    def _refusal(
+        self, bundle: Bundle, error: ContractError, *, signer: str, source: Source
+    ) -> Refusal:
+        return Refusal(
+            version=bundle.manifest.version,
+            release=bundle.release_sha256,
+            reason=error.reason.value,
+            detail=error.detail,
+            signer=signer,
+            source=source.text,
+            time_ms=self._now_ms(),
+        )
+
+    def retreat(self, bundle: Bundle, breach: Breach) -> Bundle | None:
+        """A model in use must go; gives the one before it, None where there is none.
+
+        The version is refused from now on. Called on the scoring thread.
+        """
+        error = ContractError(breach.reason, breach.detail)
+        with self._on_disk:
+            current, previous = self.index.current, self.index.previous
+            mine = current is not None and current.release == bundle.release_sha256
+            back = previous if mine else None
+            told = (
+                f"{bundle.manifest.version} is given up: {breach.detail}; "
+                f"{f'back to {back.version}' if back else 'no model scores now'}"
+            )
+            refusal = self._refusal(bundle, error, signer="", source=Source("scoring"))
+            try:
+                before = self._store.read(back) if back else None
+                self._store.change(
+                    lambda index: (
+                        index.retreated(refusal, told=told) if mine else index.refusing(refusal)
+                    )
+                )
+            except MotorcadeError as failure:
+                before = None
+                self._health.announcer.warn("model on disk", f"going back: {failure}")
+        self._health.model_rollback = told
+        letter = refused_bundle(
+            bundle, error, gateway_id=self._settings.gateway_id, now_ms=self._now_ms()
+        )
+        self._health.dead_letters += 1
+        self._say(EventKind.EDGE_ROLLED_BACK, bundle.manifest.version, told, [letter])
+        return before
+
+    def roll_back(self) -> Outcome:
+        """Go back to the predecessor by hand, and stay there.
+
+        Raises:
+            MotorcadeError: There is none.
+            ContractError: Its file is damaged.
+            TransientError: The disk refuses.
+        """
+        with self._one_at_a_time, self._on_disk:
+            current, previous = self.index.current, self.index.previous
+            if previous is None:
+                raise MotorcadeError("there is no predecessor to go back to")
+            bundle = self._store.read(previous)
+            self._store.change(lambda index: index.turned_back(now_ms=self._now_ms()))
+            self._offer(bundle)
+        from_version = current.version if current else "no model"
+        detail = f"back from {from_version} to {previous.version} by hand"
+        self._say(EventKind.EDGE_ROLLED_BACK, previous.version, detail, severity=Severity.INFO)
+        return Outcome(Came.INSTALLED, previous.version, detail)
+
+    def _say(
+        self,
+        kind: EventKind,
+        version: str,
+        detail: str,
+        letters: list[Priority] | None = None,
+        *,
+        severity: Severity | None = None,
+    ) -> None:
+        """Tell the log and the cloud."""
+        settings = self._settings
+        say = self._health.announcer
+        (say.info if kind is EventKind.EDGE_INSTALLED else say.warn)(f"{kind} {version}", detail)
+        row = event_row(
+            kind,
+            model_name=settings.model_name,
+            version=version,
+            detail=detail,
+            gateway_id=settings.gateway_id,
+            now_ms=self._now_ms(),
+            severity=severity,
+        )
+        rows = [*(letters or []), row]
+        self._patience.until_done("storing an event", lambda: self._spool.store_priority(rows))
+
+
+def _settled(index: Index, source: Source) -> Index:
+    """What a choice by hand means for the time after."""
+    after = index.pinned() if source.by_hand else index
+    return after.judging(source.content) if source.content else after
+
+
+def _passed(bundle: Bundle, signer: str, source: Source, report: Report) -> str:
+    return (
+        f"{bundle.manifest.version} from {source.text} is in use: {signer}, tried on "
+        f"{report.readings} readings at {1_000 * report.reading_ms_p99:.3g} us each"
+    )
+
+
+def listing(index: Index) -> dict[str, Any]:
+    """What there is, as a JSON object."""
+    found = asdict(index)
+    del found["judged"]
+    return found
