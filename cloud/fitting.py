@@ -22,6 +22,7 @@ from cloud.settings import TrainSettings
 from cloud.split import Folds, split
 from cloud.training import Fitted
 from schemas.errors import MotorcadeError, SettingsError
+from scoring.bounds import Bounds
 from scoring.bundle import (
     Bundle,
     FeatureSpec,
@@ -265,6 +266,15 @@ def _policy(settings: TrainSettings) -> PolicySettings:
     )
 
 
+def _bounds(settings: TrainSettings) -> Bounds | None:
+    """Limits under which a gateway keeps the model; None where there are to be none."""
+    most = settings.alerts_bound * settings.false_alerts_per_hour
+    bounds = Bounds(
+        alerts_per_vehicle_hour_max=most or None, reading_ms_max=settings.reading_ms_bound or None
+    )
+    return None if bounds == Bounds() else bounds
+
+
 def _bundle(
     data: _Data,
     settings: TrainSettings,
@@ -288,6 +298,7 @@ def _bundle(
         model_sha256=sha256,
         window=data.window,
         policy=_policy(settings),
+        bounds=_bounds(settings),
         provenance=Provenance(
             topic=source.topic,
             offsets=source.offsets,

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from cloud.model_desk import Found, ModelRow
+from scoring.bounds import Bounds
 from scoring.diff import ManifestDiff, Moved
 from scoring.manifest import Manifest, Provenance
 from scoring.traffic import Arm
@@ -89,6 +90,10 @@ def found_lines(found: Found) -> Iterator[str]:
     yield f"policy     {_policy(manifest)}"
     if manifest.window > 1:
         yield f"window     {manifest.window} readings"
+    if manifest.bounds is not None:
+        yield f"bounds     {_bounds(manifest.bounds)}"
+    signature = manifest.signature
+    yield f"signature  {f'by key {signature.key_id}' if signature else 'none'}"
     yield from _lineage(manifest.provenance)
     yield from _features(manifest)
 
@@ -99,6 +104,20 @@ def _policy(manifest: Manifest) -> str:
         f"{policy.code}: opens at {policy.k} of {policy.n}, closes at {policy.close_k} "
         f"above {policy.close_ratio:g} of the threshold"
     )
+
+
+def _bounds(bounds: Bounds) -> str:
+    most, least, pace = (
+        bounds.alerts_per_vehicle_hour_max,
+        bounds.alerts_per_vehicle_hour_min,
+        bounds.reading_ms_max,
+    )
+    parts = [
+        f"at most {most:g} alerts a vehicle-hour" if most is not None else "",
+        f"at least {least:g} alerts a vehicle-hour" if least is not None else "",
+        f"{pace:g} ms a reading" if pace is not None else "",
+    ]
+    return ", ".join(filter(None, parts)) or "none"
 
 
 def _lineage(source: Provenance) -> Iterator[str]:

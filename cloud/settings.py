@@ -179,6 +179,12 @@ class TrainSettings:
         false_alerts_per_hour: Budget of false alerts per vehicle-hour that the threshold aims at.
         threshold_margin: Factor on the threshold where there is too little normal driving to
             measure it, so that it is extrapolated.
+        alerts_bound: A gateway goes back from the release when it alerts more than so many times
+            as often as `false_alerts_per_hour`. True alerts count, too, so leave room for them.
+            0: no bound.
+        reading_ms_bound: The same when a reading takes more milliseconds of processor time to
+            score. 0: no bound.
+        sign_key: File of the private key to sign the release with; None: it is not signed.
         policy_k: An alert opens when so many of the last `policy_n` scores exceed the threshold.
         policy_n: Scores that the policy looks at, 1..64.
         epochs: Most passes over the training readings.
@@ -203,6 +209,9 @@ class TrainSettings:
     validation_share: float = 0.25
     false_alerts_per_hour: float = 1.0
     threshold_margin: float = 1.1
+    alerts_bound: float = 20.0
+    reading_ms_bound: float = 50.0
+    sign_key: Path | None = None
     policy_k: int = 6
     policy_n: int = 10
     epochs: int = 120
@@ -226,6 +235,8 @@ class TrainSettings:
             raise SettingsError("trainer max_readings is below min_readings")
         if not self.false_alerts_per_hour > 0 or not self.threshold_margin >= 1:
             raise SettingsError("trainer: false_alerts_per_hour > 0 and threshold_margin >= 1")
+        if not (self.alerts_bound == 0 or self.alerts_bound >= 1) or not self.reading_ms_bound >= 0:
+            raise SettingsError("trainer: alerts_bound is 0, or 1 at least; reading_ms_bound >= 0")
         if not 1 <= self.policy_k <= self.policy_n <= 64:
             raise SettingsError("trainer needs 1 <= policy_k <= policy_n <= 64")
         if not 0 <= self.memory_features <= 64:

@@ -10,6 +10,7 @@ the log and compared before `train` returns.
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 from cloud.fitting import Source, fit_bundle
 from cloud.gathering import Gathered, gather
@@ -20,6 +21,7 @@ from schemas.errors import MotorcadeError
 from schemas.topics import TELEMETRY
 from scoring.bundle import Bundle
 from scoring.catalog import ModelRef
+from scoring.signing import SigningKey
 from transport.releases import newest_release
 from transport.settings import KafkaSettings
 
@@ -40,12 +42,15 @@ def train(
         The bundle as it was read back from `model.releases`.
 
     Raises:
-        SettingsError: A topic is missing, TensorFlow is, or the stretch has too little in it.
+        SettingsError: A topic is missing, TensorFlow is, the stretch has too little in it, or the
+            key to sign with cannot be used.
         TransientError: Kafka or the registry did not answer.
         MotorcadeError: Training failed, another release overtook this one, or it was to be the
             champion while an experiment runs.
     """
     tell = on_progress or (lambda _: None)
+    # Before the work, so that a key that cannot be used costs nothing.
+    key = None if settings.sign_key is None else SigningKey.load(settings.sign_key)
     with TrainingProcess(timeout_s=settings.timeout_s) as process:
         gathered = gather(settings, kafka)
         tell(_gathered_text(gathered))
@@ -56,6 +61,8 @@ def train(
             process.fit,
             now_ms=time.time_ns() // 1_000_000,
         )
+    if key is not None:
+        bundle = replace(bundle, manifest=key.sign(bundle.manifest))
     tell(f"trained {bundle.manifest.name} {bundle.manifest.version}")
     published = _publish(kafka, bundle, settings.alias)
     called = f" as {settings.alias}" if settings.alias else ""

@@ -21,6 +21,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "gateway": ("gateway", "The edge gateway: store, score, alert, forward."),
     "train": ("train", "Train a model on a stretch of the Kafka log and publish it."),
     "models": ("models", "List, publish, promote, roll back and compare models."),
+    "keys": ("keys", "Keys that sign models, and those that a gateway trusts."),
     "experiments": ("experiments", "Try a version on a part of the fleet: A/B, canary, shadow."),
     "score": ("score", "Score the fleet's readings in Kafka, exactly once."),
     "serve": ("serve", "Serve the models of the log over REST, gRPC and Kafka."),

@@ -8,7 +8,14 @@ from schemas.errors import SettingsError
 LIBRARIES_OF_EXTRA: dict[str, frozenset[str]] = {
     "simulator": frozenset({"paho"}),
     "edge": frozenset(
-        {"paho", "confluent_kafka", "tflite_runtime", "ai_edge_litert", "prometheus_client"}
+        {
+            "paho",
+            "confluent_kafka",
+            "tflite_runtime",
+            "ai_edge_litert",
+            "prometheus_client",
+            "cryptography",
+        }
     ),
     "cloud": frozenset(
         {
@@ -17,6 +24,7 @@ LIBRARIES_OF_EXTRA: dict[str, frozenset[str]] = {
             "ai_edge_litert",
             "tensorflow",
             "prometheus_client",
+            "cryptography",
             "google",
             "grpc",
             "h2",

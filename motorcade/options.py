@@ -44,6 +44,12 @@ def with_settings(
     return decorate
 
 
+def only(section: str, *keys: str) -> frozenset[str]:
+    """What `with_settings` must hide so that a command has flags for these keys alone."""
+    names = (key.name for key in section_named(section).settings())
+    return frozenset(f"{section}.{name}" for name in names if name not in keys)
+
+
 def take_flags(parameters: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """Move the parameters that are settings out of `parameters`, those that were given."""
     flags: dict[str, dict[str, Any]] = {}

@@ -98,11 +98,14 @@ def _facts(manifest: Manifest) -> dict[str, Any]:
     """All but the columns, flat, in the order of the manifest."""
     source = manifest.provenance
     policy = {f"policy.{name}": value for name, value in asdict(manifest.policy).items()}
+    bounds = {} if manifest.bounds is None else manifest.bounds.to_object()
     return {
         "model_sha256": manifest.model_sha256,
         "window": manifest.window,
         "threshold": manifest.threshold,
         **policy,
+        **{f"bounds.{name}": value for name, value in bounds.items()},
+        "signature": None if manifest.signature is None else manifest.signature.key_id,
         "provenance.topic": source.topic,
         "provenance.offsets": [(part.partition, part.first, part.end) for part in source.offsets],
         "provenance.readings": source.readings,

@@ -235,6 +235,17 @@ class TrustStore:
         return Verdict.TRUSTED if key.verifies(manifest) else Verdict.FORGED
 
 
+def read_public(path: Path) -> PublicKey:
+    """The public key of a file that holds one, or its private key.
+
+    Raises:
+        SettingsError: It cannot be read, or holds neither.
+    """
+    if "PRIVATE KEY-----" in _read(path):
+        return SigningKey.load(path).public
+    return PublicKey.load(path)
+
+
 def trust(directory: Path, key: PublicKey) -> Path:
     """Put a key into a trust store; harmless when repeated. Returns its file.
 

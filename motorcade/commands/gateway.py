@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from edge.settings import GatewaySettings
+from motorcade.commands.gateway_models import install_model, models, rollback
 from motorcade.config import Config
 from motorcade.examples import ExampleGroup
 from motorcade.extras import needs
@@ -199,3 +200,7 @@ def drain(config: Config) -> int:
         )
     click.echo(f"{left} records left" if left else "all is in Kafka; the spool may be removed")
     return 1 if left else 0
+
+
+for each in (models, install_model, rollback):
+    command.add_command(each)

@@ -12,6 +12,7 @@ from motorcade.config import Config
 from motorcade.examples import ExampleGroup
 from motorcade.extras import needs
 from motorcade.options import with_settings
+from motorcade.release_options import Finish, with_finish
 from schemas.errors import SettingsError
 from scoring.catalog import ModelRef
 from scoring.traffic import CHAMPION
@@ -19,6 +20,7 @@ from transport.settings import KafkaSettings
 
 if TYPE_CHECKING:
     from cloud.model_desk import Deed
+    from scoring.bundle import Bundle
 
 Command = Callable[..., Any]
 
@@ -115,24 +117,59 @@ def get(config: Config, model: str, file: Path) -> None:
     click.echo(f"{bundle.manifest.name}@{bundle.manifest.version} saved as {file}")
 
 
-@command.command(example="motorcade models publish anomaly-7.motorcade --reason 'tuned by hand'")
+@command.command(
+    example="motorcade models publish anomaly-7.motorcade --reason 'tuned by hand'\n"
+    "motorcade models publish anomaly-7.motorcade --sign-key release.key --alerts-max 3"
+)
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
 @click.option("--over", is_flag=True, help="Replace another model of the same name and version.")
+@with_finish
 @deed_options
 @with_settings(None, "kafka")
-def publish(config: Config, file: Path, over: bool, by: str | None, reason: str) -> None:
+def publish(
+    config: Config, *, file: Path, over: bool, finish: Finish, by: str | None, reason: str
+) -> None:
     """Publish a bundle. Where nobody named a champion, it is the champion from now on."""
     with needs("cloud"):
         from cloud import model_desk
-        from scoring.bundle import Bundle
 
-        try:
-            bundle = Bundle.load(file)
-        except OSError as error:
-            raise SettingsError(f"cannot read {file}: {error}") from error
+        bundle = finish.of(_loaded(file))
         model_desk.publish(config.section(KafkaSettings), bundle, as_deed(by, reason), over=over)
     manifest = bundle.manifest
-    click.echo(f"{manifest.name}@{manifest.version} published, sha256 {manifest.model_sha256}")
+    signed = f", signed by {manifest.signature.key_id}" if manifest.signature else ""
+    click.echo(
+        f"{manifest.name}@{manifest.version} published, sha256 {manifest.model_sha256}{signed}"
+    )
+
+
+@command.command(
+    example="motorcade models sign anomaly-7.motorcade --sign-key release.key\n"
+    "motorcade models sign anomaly-7.motorcade --sign-key release.key --alerts-max 3"
+)
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@with_finish
+def sign(file: Path, finish: Finish) -> None:
+    """Sign a bundle in its file, for gateways that take it from a file or a USB stick."""
+    if finish.sign_key is None:
+        raise SettingsError("which key? give --sign-key (`motorcade keys new` makes one)")
+    with needs("edge", "cloud"):
+        bundle = finish.of(_loaded(file))
+    try:
+        bundle.save(file)
+    except OSError as error:
+        raise SettingsError(f"cannot write {file}: {error}") from error
+    manifest = bundle.manifest
+    key_id = manifest.signature.key_id if manifest.signature else "nobody"
+    click.echo(f"{manifest.name}@{manifest.version} signed by {key_id} in {file}")
+
+
+def _loaded(file: Path) -> "Bundle":
+    from scoring.bundle import Bundle
+
+    try:
+        return Bundle.load(file)
+    except OSError as error:
+        raise SettingsError(f"cannot read {file}: {error}") from error
 
 
 @command.command(
