@@ -49,7 +49,7 @@ def models(config: Config, *, as_json: bool) -> None:
     example="motorcade gateway install-model anomaly-7.motorcade\n"
     "motorcade gateway install-model /media/usb",
 )
-@click.argument("path", type=click.Path(path_type=Path, exists=True))
+@click.argument("path", type=click.Path(path_type=Path))
 @with_settings("gateway", hide=_OTHERS)
 def install_model(config: Config, *, path: Path) -> None:
     """Install a release from a file, or the newest one of a directory, without any network.
