@@ -27,6 +27,7 @@ from edge.gateway_metrics import fill
 from edge.health import BeatingStop, Crew, Health
 from edge.health_board import HealthBoard, link_will
 from edge.intake import Inbound, Intake
+from edge.machine import keep_one_heap
 from edge.model_commands import model_commands
 from edge.models import ModelStore
 from edge.operations import Operations, Surroundings
@@ -431,4 +432,5 @@ def run(
     around: Surroundings | None = None,
 ) -> None:
     """Run a gateway until `stop` is set. See `Gateway` and `Gateway.run` for what it raises."""
+    keep_one_heap()
     Gateway(settings, mqtt, kafka, clock=clock, around=around).run(stop=stop, on_ready=on_ready)

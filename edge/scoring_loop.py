@@ -47,7 +47,7 @@ Retreat = Callable[[Bundle, Breach], Bundle | None]
 
 WAIT_S = 0.1
 FINISH_S = 5.0
-BYTES_MAX = 8 * 1024 * 1024
+BYTES_MAX = 2 * 1024 * 1024
 
 
 class ScoringLoop:

@@ -65,16 +65,16 @@ class GatewaySettings:
     model_name: Annotated[str, Words(1, 128)] = "anomaly"
     spool_bytes_max: Annotated[int, Between(1024**2, unit="bytes"), LIVE] = 4 * 1024**3
     disk_free_min_bytes: Annotated[int, Between(0, unit="bytes"), LIVE] = 256 * 1024**2
-    group_commit_ms: Annotated[int, Between(0, 500, unit="ms"), LIVE] = 20
+    group_commit_ms: Annotated[int, Between(0, 500, unit="ms"), LIVE] = 10
     group_commit_max: Annotated[int, Between(1, 100_000), LIVE] = 500
     queue_messages_max: Annotated[int, Between(1, 1_000_000)] = 10_000
     queue_bytes_max: Annotated[int, Between(1, 1024**3, unit="bytes")] = 32 * 1024 * 1024
     max_payload_bytes: Annotated[int, Between(1, 16 * 1024**2, unit="bytes")] = 256 * 1024
     max_vehicles: Annotated[int, Between(1, 1_000_000)] = 5_000
     ack_interval_ms: Annotated[int, Between(1, 60_000, unit="ms"), LIVE] = 500
-    forward_messages_max: Annotated[int, Between(1, 250_000), LIVE] = 10_000
-    forward_bytes_max: Annotated[int, Between(1, 1024**3, unit="bytes"), LIVE] = 8 * 1024 * 1024
-    score_messages_max: Annotated[int, Between(1, 100_000), LIVE] = 5_000
+    forward_messages_max: Annotated[int, Between(1, 250_000), LIVE] = 4_000
+    forward_bytes_max: Annotated[int, Between(1, 1024**3, unit="bytes"), LIVE] = 2 * 1024 * 1024
+    score_messages_max: Annotated[int, Between(1, 100_000), LIVE] = 1_000
     backlog_after_s: Annotated[float, Between(0, 86_400, unit="s"), LIVE] = 30.0
     backlog_rate: Annotated[float, Between(0), LIVE] = 5_000.0
     history_min_s: Annotated[float, Between(0, unit="s"), LIVE] = 300.0

@@ -34,7 +34,7 @@ from edge.spool.telemetry_codec import identity_of
 CHECKPOINT_MESSAGES = 20_000
 """Identity is saved after at most so many stored messages; a start reads no more than that."""
 
-TAIL_BYTES = 8 * 1024 * 1024
+TAIL_BYTES = 4 * 1024 * 1024
 """Memory for the newest telemetry."""
 
 

@@ -1,5 +1,7 @@
 """What a gateway says of itself: numbers of the machine, faults, and lines for a person."""
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -105,3 +107,8 @@ def test_a_board_tells_its_hottest_zone(tmp_path: Path) -> None:
 def test_what_the_system_does_not_tell_is_minus_one(tmp_path: Path) -> None:
     assert rss_bytes(tmp_path / "none") == -1
     assert disk_free_bytes(tmp_path / "none") == -1
+
+
+def test_the_c_library_of_a_gateway_can_keep_one_heap() -> None:
+    program = "from edge.machine import keep_one_heap; raise SystemExit(not keep_one_heap())"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
