@@ -154,6 +154,16 @@ class Ledger:
         limit = max(SNAPSHOT_LOG_BYTES, SNAPSHOT_LOG_SHARE * self.snapshot_bytes)
         return self.snapshot is None or self._since_bytes >= limit
 
+    def oldest_needed(self, *, is_pressed: bool) -> int:
+        """Number of the first segment of the priority lane that a start may have to read.
+
+        Args:
+            is_pressed: Room is wanted so much that the snapshot before the newest one, which is
+                there in case that is damaged, may not keep any.
+        """
+        newest = self.oldest_snapshot if self.snapshot is None else self.snapshot.number
+        return newest if is_pressed else self.oldest_snapshot
+
     def begin_snapshot(self) -> tuple[int, State] | None:
         """Number and content of a snapshot as of now; None when nothing came since the last one."""
         self.priority.cut()

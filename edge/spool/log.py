@@ -15,7 +15,7 @@ from pathlib import Path
 
 from edge.rows import Lane
 from edge.spool.files import File, Files
-from edge.spool.framing import KINDS, ROW, frame, seed_of
+from edge.spool.framing import HINTS, KINDS, ROW, Found, frame, seed_of
 from edge.spool.recovery import Damage, Doubt, merge_hints, recover
 from edge.spool.segment import (
     HEADER_BYTES,
@@ -27,8 +27,10 @@ from edge.spool.segment import (
     index_name,
     segment_name,
 )
-from edge.spool.telemetry_codec import received_ms_of
+from edge.spool.telemetry_codec import decode_hints, received_ms_of
 from edge.spool.walker import Walker
+
+UNFINISHED = "unfinished"
 
 SEGMENT_AGE_MS = 24 * 3600 * 1000
 """A segment whose telemetry spans more than this is sealed, so that retention has an edge."""
@@ -79,15 +81,21 @@ class SegmentLog:
         self._previous = (0, 0)
         self._highest = 0
 
-    def open(self) -> list[Damage]:
-        """Find what is there, and delete what counts for nothing; returns what is lost.
+    def open(self, *, number_min: int = 1) -> list[Damage]:
+        """Find what is there, and delete what counts for nothing.
+
+        Args:
+            number_min: Numbers below were given, whether their segments are there or not.
+
+        Returns:
+            What is lost.
 
         Raises:
             OSError: The directory or a file cannot be read.
         """
         found = recover(self._files, self.directory, self.lane, self._spool_id)
         self.hints = found.hints
-        self._highest = found.highest
+        self._highest = max(found.highest, number_min - 1)
         self._unindexed = found.scanned
         if found.segments:
             newest = found.segments[-1]
@@ -108,24 +116,54 @@ class SegmentLog:
         return found.damages
 
     def _write_again(self, doubt: Doubt) -> None:
-        """Put a group into a segment of its own that may or may not be on the disk."""
-        walker = Walker(
+        """Put a group into a segment of its own that may or may not be on the disk.
+
+        It gets its name when all of it is safe: were it torn, its header would already say that
+        the group does not count where it was.
+        """
+        frames = list(iter(self._walker_of(doubt).next, None))
+        self.last = frames[0].position - 1
+        self._highest += 1
+        number, seed = self._highest, seed_of(self._spool_id, self.lane, self._highest)
+        header = self._header(number)
+        data = header.encode() + b"".join(
+            frame(found.content, seed=seed, flags=found.flags, position=found.position)
+            for found in frames
+        )
+        self._write_whole(self.directory / segment_name(number), data)
+        rows, times = sum(found.rows for found in frames), _times(frames)
+        segment = _grown(_empty(header), self.last, rows, len(data), times)
+        for found in frames:
+            if found.flags & KINDS == HINTS:
+                merge_hints(self.hints, decode_hints(found.content))
+        self._unindexed[number] = Index(segment, dict(self.hints), Sparse())
+        self._previous = (number, segment.end)
+        self.segments = (*self.segments, segment)
+        self.bytes += segment.end
+        self.last = segment.last
+
+    def _walker_of(self, doubt: Doubt) -> Walker:
+        return Walker(
             self._files,
             self.directory / segment_name(doubt.number),
             seed=seed_of(self._spool_id, self.lane, doubt.number),
             offset=doubt.offset,
             end=doubt.end,
         )
-        frames = list(iter(walker.next, None))
-        self.last = frames[0].position - 1
-        seed = self.begin()
-        data = b"".join(
-            frame(found.content, seed=seed, flags=found.flags, position=found.position)
-            for found in frames
-        )
-        times = [received_ms_of(found) for found in frames if found.flags & KINDS == ROW]
-        self.append(data, rows=sum(found.rows for found in frames), received_ms=times)
-        self.show()
+
+    def _write_whole(self, path: Path, data: bytes) -> None:
+        """Make a file that is there whole or not at all."""
+        unfinished = self.directory / UNFINISHED
+        with suppress(FileNotFoundError):
+            self._files.remove(unfinished)
+        file = self._files.create(unfinished)
+        try:
+            file.append(data)
+            file.sync()
+        finally:
+            file.close()
+        self._files.replace(unfinished, path)
+        self._files.sync_directory(self.directory)
 
     def floor(self, position: int) -> None:
         """All positions up to this one were given, whatever the segments hold."""
@@ -168,12 +206,13 @@ class SegmentLog:
 
     def _create(self) -> _Active:
         number = self._highest = self._highest + 1
-        previous, previous_end = self._previous
-        first = self.last + 1
         file = self._files.create(self.directory / segment_name(number))
-        header = Header(self._spool_id, self.lane, number, first, previous, previous_end)
-        segment = Segment(number, first, first - 1, 0, previous=previous, previous_end=previous_end)
-        return _Active(file, segment, header.encode())
+        header = self._header(number)
+        return _Active(file, _empty(header), header.encode())
+
+    def _header(self, number: int) -> Header:
+        """Of a segment that comes next."""
+        return Header(self._spool_id, self.lane, number, self.last + 1, *self._previous)
 
     def append(self, data: bytes, *, rows: int, received_ms: Sequence[int] = ()) -> None:
         """Put a group of frames on the disk; `show` or `undo` must follow.
@@ -348,6 +387,24 @@ def _before(segment: Segment, older: Sequence[Segment]) -> tuple[int, int]:
     if segment.previous or not older:
         return segment.previous, segment.previous_end
     return older[-1].number, older[-1].end
+
+
+def _empty(header: Header) -> Segment:
+    """A segment that holds nothing yet, not even its header."""
+    first = header.first
+    return Segment(
+        header.number,
+        first,
+        first - 1,
+        0,
+        previous=header.previous,
+        previous_end=header.previous_end,
+    )
+
+
+def _times(frames: Sequence[Found]) -> list[int]:
+    """When the rows of telemetry frames were received."""
+    return [received_ms_of(found) for found in frames if found.flags & KINDS == ROW]
 
 
 def _grown(before: Segment, last: int, rows: int, end: int, received_ms: Sequence[int]) -> Segment:

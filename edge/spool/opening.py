@@ -93,9 +93,11 @@ def open_spool(path: Path, lock: Lock, *, files: Files, segment_bytes: int, now_
             )
             for lane in Lane
         }
-        damages = [damage for log in logs.values() for damage in log.open()]
+        numbers = snapshot_numbers(files, path)
+        damages = logs[Lane.PRIORITY].open(number_min=max(numbers, default=1))
+        damages += logs[Lane.TELEMETRY].open()
         state = _add_up(spool_id, snapshot, logs)
-        oldest = min(snapshot_numbers(files, path), default=0)
+        oldest = min(numbers, default=0)
     return Opened(lock, logs, state, snapshot, oldest, damages, news, moved_aside)
 
 

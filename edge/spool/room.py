@@ -67,6 +67,7 @@ class Room:
         self.is_sent: Callable[[int], bool] = lambda _: False
         self.news: deque[str] = deque(maxlen=NEWS_MAX)
         self._refusals = 0
+        self.is_pressed = False
         self.aside = Aside(files, ledger.directory)
         self._set(limits)
 
@@ -126,8 +127,12 @@ class Room:
 
     # -- a write that needs room
 
-    def make(self, wanted: int) -> None:
+    def make(self, wanted: int, *, may_refuse: bool) -> None:
         """Have room for so many bytes more.
+
+        Args:
+            wanted: How many.
+            may_refuse: Whether the quota may; what holds no rows helps to make room.
 
         Raises:
             OSError: The disk refuses what has to be written first.
@@ -138,6 +143,7 @@ class Room:
             return
         missing = self._missing(limits, wanted)
         if missing is None:
+            self.is_pressed = False
             return
         self.quota.drained(self.unsent_bytes())
         missing = self._missing(limits, wanted)
@@ -147,7 +153,8 @@ class Room:
             if not went:
                 break
             freed += went
-        if missing is not None and not freed and self._is_full_of_priority(missing):
+        self.is_pressed = missing is not None and not freed and self._is_full_of_priority(missing)
+        if self.is_pressed and may_refuse:
             raise SpoolError(
                 f"spool {self._ledger.directory}: {self.quota.effective} bytes are full of alerts "
                 "and other records that are kept until they are in Kafka"

@@ -153,7 +153,8 @@ class Spool:
             try:
                 if telemetry:
                     self._room.now_ms = telemetry[-1].received_ms
-                self._room.make(bytes_of(telemetry, change))
+                may_refuse = bool(telemetry or change.rows)
+                self._room.make(bytes_of(telemetry, change), may_refuse=may_refuse)
                 self._ledger.commit(telemetry, change)
             except OSError as error:
                 self._room.refused(error)
@@ -241,7 +242,7 @@ class Spool:
             log = self._ledger.logs[lane]
             segments = spare(log.sealed, through=min(bounds))
             if lane is Lane.PRIORITY:
-                oldest = self._ledger.oldest_snapshot
+                oldest = self._ledger.oldest_needed(is_pressed=self._room.is_pressed)
                 segments = [segment for segment in segments if segment.number < oldest]
             if segments:
                 self.save()  # what lets them go has to be on the disk before they are gone
@@ -259,7 +260,7 @@ class Spool:
             for log in self._ledger.logs.values():
                 log.write_indexes()
             self._room.tend()
-            due = self._ledger.snapshot_due()
+            due = self._ledger.snapshot_due() or self._room.is_pressed
         if due:
             self.take_snapshot()
 

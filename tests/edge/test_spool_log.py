@@ -101,6 +101,41 @@ def test_opening_reads_the_tail_alone_however_much_is_stored(path: Path, message
     spool.close()
 
 
+def test_a_snapshot_named_after_a_segment_that_was_never_made_hides_none(path: Path) -> None:
+    files = MoodyFiles()
+    spool = opened(path, files)
+    spool.store_priority([letter(1)], {Mark.SCORED: 1})
+    spool.take_snapshot()
+    files.moods.refuses = {"create": errno.ENOSPC}
+    with pytest.raises(SpoolError):
+        spool.store_priority([letter(2)])
+    files.moods.refuses = {}
+    spool.take_snapshot()
+    spool.close()
+    spool = opened(path, files)
+    spool.store_priority([letter(2)], {Mark.SCORED: 2})
+    spool.close()
+    spool = opened(path, files)
+    assert spool.marks[Mark.SCORED] == 2
+    assert letters(spool) == [b"label 1", b"label 2"]
+    spool.close()
+
+
+def test_a_copy_of_the_last_group_that_is_torn_leaves_the_group_where_it_was(path: Path) -> None:
+    spool = opened(path)
+    fill(spool, spool.identity_book(vehicles_max=10), 1, 5)
+    die(spool)
+    files = MoodyFiles()
+    files.moods.refuses, files.moods.tears = {"append": errno.EIO}, 200
+    for operation in ("append", "sync", "replace", "sync_directory"):
+        files.moods.refuses = {operation: errno.EIO}
+        with pytest.raises(SpoolError):
+            opened(path, files)
+    spool = opened(path)
+    assert [(row.position, row.seq) for row in stored(spool)] == [(n, n) for n in range(1, 6)]
+    spool.close()
+
+
 def test_opening_after_a_kill_reads_one_segment_and_no_more(path: Path) -> None:
     spool = opened(path)
     book = spool.identity_book(vehicles_max=10)
@@ -196,13 +231,16 @@ def test_a_group_whose_second_half_is_refused_leaves_no_first_half(path: Path) -
 def test_an_unclean_end_writes_its_last_group_again_before_it_is_shown(path: Path) -> None:
     spool = opened(path)
     book = spool.identity_book(vehicles_max=10)
-    fill(spool, book, 1, 10, group=5)
+    fill(spool, book, 1, 5)
+    spool.marks.note(Mark.SCORED, 3)
+    fill(spool, book, 6, 10)
     spool.store_priority([letter(1)])
     die(spool)
     files = MoodyFiles()
     spool = opened(path, files)
     assert files.moods.calls["append"] == 2  # the last group of each lane
     assert len(segments(path)) == 2
+    assert spool.marks[Mark.SCORED] == 3
     assert [row.seq for row in stored(spool)] == list(range(1, 11))
     die(spool)
     files = MoodyFiles()

@@ -255,6 +255,13 @@ def test_records_that_never_go_fill_the_quota_and_then_refuse(
             spool.store_priority([Priority(Kind.ALERT, "a", 1, b"%d" % number + bytes(900))])
             number += 1
     assert 100 < number < 140
+    spool.marks.note(Mark.FORWARDED_PRIORITY, spool.last(Lane.PRIORITY))
+    spool.tend()
+    assert spool.trim(Lane.PRIORITY, through=EVERYTHING) > 5
+    spool.store_priority([Priority(Kind.ALERT, "a", 1, b"at last")])
+    spool.close()
+    spool = opened(path, files)
+    assert spool.marks[Mark.FORWARDED_PRIORITY] == spool.last(Lane.PRIORITY) - 1
     spool.close()
 
 
