@@ -224,7 +224,13 @@ class ScoringLoop:
             rows_max = min(rows_max, through - after)
         if rows_max <= 0:
             return []
-        return reader.telemetry(after=after, rows_max=rows_max, bytes_max=BYTES_MAX)
+        rows: list[StoredTelemetry] = []
+
+        def read() -> None:
+            rows[:] = reader.telemetry(after=after, rows_max=rows_max, bytes_max=BYTES_MAX)
+
+        self._patience.until_done("reading telemetry", read)
+        return rows
 
     def _score(self, scorer: StreamScorer, watch: ModelWatch, reader: SpoolReader) -> None:
         rows = self._rows(reader, after=self._position)

@@ -189,7 +189,7 @@ GATEWAY_SPOOL_ROWS = Gauge(
     "motorcade_gateway_spool_rows", "Rows of the spool that are not known to be in Kafka."
 )
 GATEWAY_SPOOL_BYTES = Gauge(
-    "motorcade_gateway_spool_bytes", "Size of the spool's file and its write-ahead log."
+    "motorcade_gateway_spool_bytes", "Bytes of the disk that the spool takes."
 )
 GATEWAY_UNSENT_AGE = Gauge(
     "motorcade_gateway_oldest_unsent_seconds",
