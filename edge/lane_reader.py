@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from edge.history import moments, position_at
 from edge.lanes import TelemetryLanes, age_s, backlog_messages
 from edge.marks import Mark
 from edge.positions import Positions
@@ -10,8 +11,12 @@ from edge.rows import Lane, StoredPriority, StoredTelemetry
 from edge.settings import GatewaySettings
 from edge.slices import SLICE_BYTES_MIN, RoundTrips, Slice
 from edge.spool import Spool, SpoolReader
-from edge.timekeeper import Stamp
+from edge.timekeeper import Moment, Stamp
 from edge.token_bucket import TokenBucket
+
+FRESH_SHARE = 0.1
+"""Of the time after which a row is backlog: so young are the rows that a jump of the live lane
+takes along. All that time would leave an uplink that is too slow for ever on the brink."""
 
 BACKLOG_STEP_S = 0.1
 """While nothing else goes, the backlog goes in steps of what its rate allows in so long."""
@@ -165,10 +170,21 @@ class LaneReader:
         after_s = self._settings.backlog_after_s
         rows = self._next_live()
         if rows and self.telemetry.jumps(age_s(rows[0], now), backlog_after_s=after_s):
-            self.telemetry.jump(self._spool.last(Lane.TELEMETRY))
+            self.telemetry.jump(self._before_fresh(now))
             rows = self._next_live()
         taken.live = rows
         taken.live_late = bool(rows) and age_s(rows[0], now) > after_s
+
+    def _before_fresh(self, now: Stamp) -> int:
+        """The position behind which the stream is now."""
+        since_ms = now.monotonic_ms - round(FRESH_SHARE * self._settings.backlog_after_s * 1000)
+        first = position_at(
+            Moment(now.gateway_boot, since_ms),
+            first=self.telemetry.live_after + 1,
+            last=self._spool.last(Lane.TELEMETRY),
+            moment_at=moments(self._reader),
+        )
+        return first - 1
 
     def _next_live(self) -> list[StoredTelemetry]:
         return self._reader.telemetry(

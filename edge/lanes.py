@@ -52,9 +52,9 @@ class TelemetryLanes:
         """Whether the live lane leaves what comes next to the backlog."""
         return next_age_s > backlog_after_s and not self.done.full
 
-    def jump(self, tail: int) -> None:
-        """Go on behind `tail`, the newest row there is."""
-        self.live_after = max(self.live_after, tail)
+    def jump(self, position: int) -> None:
+        """Go on behind a position; what is missing up to there is backlog from now on."""
+        self.live_after = max(self.live_after, position)
 
     def gave_up(self, position: int) -> None:
         """Rows up to this position are no more, and count as done."""

@@ -112,5 +112,8 @@ class Sender:
         connection = self._socket
         while connection is not None and self._socket is not None:
             select.select([connection], [], [], _TIMEOUT_S)
-            if not connection.recv(_RECEIVE_BYTES):
-                return
+            try:
+                if not connection.recv(_RECEIVE_BYTES):
+                    return
+            except ConnectionResetError:
+                return  # What is sent on it says so.

@@ -28,6 +28,7 @@ class StreamPlan:
         messages: In all.
         readings: Of a message, a second apart.
         faults: Whether some messages hold values that the bench's model never saw.
+        prefix: Of the vehicles' names.
     """
 
     fleet: str
@@ -35,10 +36,11 @@ class StreamPlan:
     messages: int
     readings: int
     faults: bool = False
+    prefix: str = "car"
 
     def vehicle_id(self, number: int) -> str:
         """Who sends a message, by its place in the stream, from 0."""
-        return f"car-{number % self.vehicles:06d}"
+        return f"{self.prefix}-{number % self.vehicles:06d}"
 
     def number_of(self, vehicle_id: str, seq: int) -> int:
         """The place in the stream of a vehicle's message."""
@@ -53,12 +55,13 @@ def faulty(number: int, plan: StreamPlan) -> bool:
 
 def packets(plan: StreamPlan, *, together: int) -> Iterator[bytes]:
     """PUBLISH packets in order, so many joined at a time; made before the first is given out."""
-    made = [packet(publication, number) for number, publication in enumerate(_publications(plan))]
+    made = [packet(publication, number) for number, publication in enumerate(publications(plan))]
     for start in range(0, len(made), together):
         yield b"".join(made[start : start + together])
 
 
-def _publications(plan: StreamPlan) -> Iterator[Publication]:
+def publications(plan: StreamPlan) -> Iterator[Publication]:
+    """The messages in order, made some thousand at a time."""
     rng = np.random.default_rng(1)
     levels = rng.normal(0.0, 0.3, (plan.vehicles, len(SIGNALS))).astype(np.float32)
     for start in range(0, plan.messages, _CHUNK):

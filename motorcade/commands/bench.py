@@ -129,6 +129,31 @@ def gateway(as_json: bool, **options: Any) -> None:
     click.echo(json.dumps(result, indent=2) if as_json else _figures(result))
 
 
+@command.command(
+    example="motorcade bench backlog --json\nmotorcade bench backlog --rate 200 --hours 1"
+)
+@click.option("--rate", default=10.0, show_default=True, help="Messages/s of the fleet.")
+@click.option("--hours", default=24.0, show_default=True, help="That it drove without an uplink.")
+@click.option(
+    "--backlog-rate", default=5_000.0, show_default=True, help="Of the gateway; 0: no limit."
+)
+@click.option("--readings", default=1, show_default=True, help="Of a message.")
+@click.option(
+    "--seconds", default=30.0, show_default=True, help="Of live data without a backlog, twice."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
+def backlog(as_json: bool, **options: Any) -> None:
+    """How quickly the backlog of a day drains, and what live data notice of it.
+
+    Each live message is timed from MQTT to a consumer of committed records in Kafka, beside the
+    backlog and without it, in the same run.
+    """
+    with needs("edge"), needs("cloud"), needs("stack"):
+        from motorcade.bench_backlog import BacklogPlan, bench_backlog
+    result = bench_backlog(BacklogPlan(**options), on_progress=_said)
+    click.echo(json.dumps(result, indent=2) if as_json else _figures(result))
+
+
 def _figures(result: dict[str, Any]) -> str:
     return "\n".join(f"{name:<36} {value:>12,}" for name, value in result.items())
 
