@@ -122,8 +122,11 @@ class Framer:
                 f"{unknown.pop().hex()}; register that release's TelemetryBatch"
             )
         of_gateway: Header = ("gateway_id", self.gateway_id.encode())
-        ends = [LATE] if late else []
-        topic = TELEMETRY.name
+        of_boot: dict[int, Header] = {
+            boot_id: ("boot_id", b"%d" % boot_id) for boot_id in {row.boot_id for row in rows}
+        }
+        ends = (LATE,) if late else ()
+        topic, receipt = TELEMETRY.name, self.receipt
         return [
             Outgoing(
                 topic,
@@ -131,18 +134,18 @@ class Framer:
                 row.vehicle_id.encode(),
                 -1,
                 [
-                    ("boot_id", b"%d" % row.boot_id),
+                    of_boot[row.boot_id],
                     ("seq", b"%d" % row.seq),
                     of_gateway,
                     ("received_ms", b"%d" % received_ms),
                     *headers,
                     *ends,
-                    *_trace(row.traceparent),
+                    *(_trace(row.traceparent) if row.traceparent else ()),
                 ],
                 received_ms,
             )
             for row in rows
-            for received_ms, headers in (self.receipt(row),)
+            for received_ms, headers in (receipt(row),)
         ]
 
     def priority(self, row: StoredPriority) -> list[Outgoing]:
