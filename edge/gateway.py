@@ -90,7 +90,8 @@ class Gateway:
         self._mqtt = mqtt
         self._kafka = kafka
         self._rng = random.Random()
-        self.health = Health()
+        around = around or Surroundings()
+        self.health = Health(around.announcer)
         self._crew = Crew(BeatingStop(self.health.pulse))
         self._stored_all = threading.Event()
         self._scored_all = threading.Event()
@@ -123,7 +124,7 @@ class Gateway:
         self._releases = self._make_releases()
         self._retention = Retention(settings, self._spool)
         self._health_board = self._make_health_board()
-        self._operations = self._make_operations(around or Surroundings())
+        self._operations = self._make_operations(around)
 
     def _open_spool(self, now_ms: int) -> Spool:
         settings = self._settings

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from edge.announce import Announcer
 from edge.control import ControlServer, Handler
 from edge.health import CONNECTED, Health
 from edge.health_board import HealthBoard
@@ -35,11 +36,13 @@ class Surroundings:
         load: Reads the settings again; None: there is nothing to read them from.
         reload_asked: Set, by SIGHUP, when they are to be read again.
         notifier: Tells systemd.
+        announcer: For lines in the log.
     """
 
     load: Callable[[], GatewayConfig] | None = None
     reload_asked: threading.Event = field(default_factory=threading.Event)
     notifier: Notifier = field(default_factory=Notifier)
+    announcer: Announcer = field(default_factory=Announcer)
 
 
 class Operations:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from edge.announce import Announcer, Bounded
 from edge.settings import GatewaySettings
 from motorcade.commands.gateway_models import install_model, models, rollback
 from motorcade.config import Config
@@ -52,7 +53,8 @@ def run(config: Config, progress: bool) -> None:
     SIGHUP, or `motorcade gateway reload`, has it read its settings again. Under systemd it tells
     when it is ready, and feeds the watchdog while every part of it makes progress.
     """
-    log_to_stderr()
+    announcer = Announcer()
+    log_to_stderr(bounds=Bounded(announcer))
     with observed(config, "motorcade-gateway", extra="edge"), needs("edge"):
         from edge.gateway import run as run_gateway
         from edge.notify import Notifier
@@ -63,6 +65,7 @@ def run(config: Config, progress: bool) -> None:
             load=lambda: _sections(config.again()),
             reload_asked=reload_on_hangup(),
             notifier=Notifier.of(os.environ),
+            announcer=announcer,
         )
         found = _sections(config)
         run_gateway(

@@ -7,7 +7,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -213,4 +212,6 @@ def test_a_gateway_as_its_operator_sees_it(
         process.kill()
         process.wait(PATIENCE_S)
         systemd.close()
-    assert threading.active_count() < 20
+    lines = (tmp_path / "log").read_text().splitlines()
+    assert len(lines) < 100
+    assert all(line.startswith("20") and " motorcade" in line for line in lines), lines
