@@ -132,7 +132,7 @@ class Gateway:
         spool = Spool(
             settings.spool_path,
             now_ms=now_ms,
-            limits=SpoolLimits.of(settings.spool_bytes_max, settings.disk_free_min_bytes),
+            limits=self._limits(),
             gateway_id=settings.gateway_id,
         )
         if spool.moved_aside is not None:
@@ -249,7 +249,12 @@ class Gateway:
 
     def _make_operations(self, around: Surroundings) -> Operations:
         reloader = Reloader(
-            self._settings, self._mqtt, self._kafka, load=around.load, health=self.health
+            self._settings,
+            self._mqtt,
+            self._kafka,
+            load=around.load,
+            health=self.health,
+            on_change=self._change_limits,
         )
         return Operations(
             self._settings,
@@ -259,6 +264,15 @@ class Gateway:
             board=self._health_board,
             reloader=reloader,
         )
+
+    def _limits(self) -> SpoolLimits:
+        return SpoolLimits.of(self._settings.spool_bytes_max, self._settings.disk_free_min_bytes)
+
+    def _change_limits(self) -> None:
+        try:
+            self._spool.change_limits(self._limits())
+        except SpoolError as error:
+            self.health.announcer.warn("limits", f"the spool's limits are not yet changed: {error}")
 
     def _commands(self, reloader: Reloader) -> dict[str, Handler]:
         """What the control socket answers to."""
@@ -291,14 +305,7 @@ class Gateway:
             self._thread("forward", lambda: self._forwarder.run(self._crew.stop, self._scored_all)),
             self._thread("releases", lambda: self._releases.run(self._crew.stop)),
         ]
-        numbers = at_scrape(
-            lambda: fill(
-                self.health,
-                self._spool,
-                mqtt_connected=self._client.connected,
-                now=self._keeper.now(),
-            )
-        )
+        numbers = at_scrape(lambda: fill(self.health, self._status.full()))
         try:
             self._updates.start(self._scoring.offer)
             self._operations.start()

@@ -1,7 +1,8 @@
 """Metrics of the gateway: taken from its health when asked for, and once for each batch scored."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -21,11 +22,12 @@ from transport.metric_kinds import is_recording
 DEPLOYMENT = "edge"
 
 
-def fill(health: Health, spool: Spool, *, mqtt_connected: bool, now: Stamp) -> None:
+def fill(health: Health, status: Mapping[str, Any]) -> None:
     """Tell what the gateway counts anyway.
 
-    Raises:
-        SpoolError, SpoolDamagedError: The spool cannot be read.
+    Args:
+        health: Its counts.
+        status: What the control socket tells (`edge.status.StatusTaker.full`).
     """
     metrics.GATEWAY_RECEIVED.hold(health.received)
     metrics.GATEWAY_STORED.hold(health.stored)
@@ -35,11 +37,31 @@ def fill(health: Health, spool: Spool, *, mqtt_connected: bool, now: Stamp) -> N
     metrics.GATEWAY_FORWARDED.hold(health.forwarded)
     metrics.GATEWAY_VEHICLE_DROPS.hold(health.vehicle_drops)
     metrics.GATEWAY_DISK_REFUSALS.hold(health.disk_refusals)
-    metrics.GATEWAY_SPOOL_ROWS.set(max(0, spool.depth() - health.ahead))
-    metrics.GATEWAY_SPOOL_BYTES.set(spool.size_bytes())
-    metrics.GATEWAY_UNSENT_AGE.set(unsent_age_s(spool, now))
-    metrics.GATEWAY_CONNECTED.set(mqtt_connected, peer="mqtt")
     metrics.GATEWAY_CONNECTED.set(health.uplink == CONNECTED, peer="kafka")
+    _fill_from_status(status)
+
+
+def _fill_from_status(status: Mapping[str, Any]) -> None:
+    for name, gauge in _GAUGES.items():
+        gauge.set(status[name])
+    metrics.GATEWAY_CONNECTED.set(status["mqtt_connected"], peer="mqtt")
+    metrics.GATEWAY_FAULTS.set(len(status["faults"]))
+    metrics.GATEWAY_HANGING.set(len(status["hanging"]))
+    if status["temperature_celsius"] is not None:
+        metrics.GATEWAY_TEMPERATURE.set(status["temperature_celsius"])
+    for reason, count in status["drops"].items():
+        metrics.GATEWAY_DROPS.hold(count, reason=reason)
+
+
+_GAUGES = {
+    "spool_depth": metrics.GATEWAY_SPOOL_ROWS,
+    "spool_bytes": metrics.GATEWAY_SPOOL_BYTES,
+    "spool_bytes_allowed": metrics.GATEWAY_SPOOL_ALLOWED,
+    "spool_oldest_age_s": metrics.GATEWAY_UNSENT_AGE,
+    "backlog_depth": metrics.GATEWAY_BACKLOG_ROWS,
+    "disk_free_bytes": metrics.GATEWAY_DISK_FREE,
+    "clock_synced": metrics.GATEWAY_CLOCK,
+}
 
 
 def unsent_age_s(spool: Spool, now: Stamp) -> float:

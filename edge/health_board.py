@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 
 from edge.alert_board import Publish
-from edge.health import CONNECTED, Health
+from edge.health import Health
 from edge.settings import GatewaySettings
 from edge.spool import SpoolError
 from schemas.errors import MotorcadeError, TransientError
@@ -32,7 +32,7 @@ def link_will(fleet: str, gateway_id: str) -> Will:
 def states_of(health: Health) -> States:
     """What is told at once when it changes; counts are not in it."""
     return (
-        health.uplink == CONNECTED,
+        health.uplink.partition(" since ")[0],
         health.spool,
         health.scoring,
         health.model_version,

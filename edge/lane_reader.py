@@ -131,6 +131,7 @@ class LaneReader:
         self.telemetry.gave_up(self._spool.marks[Mark.GIVEN_UP])
         if self.telemetry.gap() is None:
             return None
+        self._bucket.rate = self._settings.backlog_rate  # it may change
         step = max(1, round(self._bucket.rate * BACKLOG_STEP_S))
         return self._bucket.wait_s(step, now_s)
 

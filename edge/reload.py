@@ -94,6 +94,7 @@ class Reloader:
         kafka: As the gateway was started.
         load: Reads file, environment and flags again; None: there is nothing to read.
         health: For the log.
+        on_change: Told after a change, for what does not ask for a setting each time.
     """
 
     def __init__(
@@ -104,8 +105,10 @@ class Reloader:
         *,
         load: Callable[[], GatewayConfig] | None,
         health: Health,
+        on_change: Callable[[], object] = lambda: None,
     ) -> None:
         self._settings = settings
+        self._on_change = on_change
         self._mqtt = mqtt
         self._kafka = kafka
         self._load = load
@@ -131,6 +134,8 @@ class Reloader:
             self._settings.take(changes.live)
             self._refused, self._needs_restart = None, changes.needs_restart
             self._reloads += 1
+            if changes.live:
+                self._on_change()
         self._tell(changes)
         return changes
 

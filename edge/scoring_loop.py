@@ -16,6 +16,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 from edge.agreement import AgreementSample
 from edge.alert_board import AlertBoard
@@ -252,9 +253,8 @@ class ScoringLoop:
         meter.scored(scorer.bundle, rows, columns, scored)
         self._position = rows[-1].position
         letters = self._clocks.hear(columns, good, received_ms)
-        letters += self._agreement.letters(
-            scorer.bundle, columns, good, scored, now_ms=self._now_ms()
-        )
+        sample = replace(self._agreement, share=self._settings.agreement_share)  # it may change
+        letters += sample.letters(scorer.bundle, columns, good, scored, now_ms=self._now_ms())
         if scored.transitions:
             self._raise(scorer.bundle, scored, good, letters)
         else:

@@ -73,7 +73,7 @@ class GatewaySettings:
     max_vehicles: Annotated[int, Between(1, 1_000_000)] = 5_000
     ack_interval_ms: Annotated[int, Between(1, 60_000, unit="ms"), LIVE] = 500
     forward_messages_max: Annotated[int, Between(1, 250_000), LIVE] = 4_000
-    forward_bytes_max: Annotated[int, Between(1, 1024**3, unit="bytes"), LIVE] = 2 * 1024 * 1024
+    forward_bytes_max: Annotated[int, Between(1, 1024**3, unit="bytes")] = 2 * 1024 * 1024
     score_messages_max: Annotated[int, Between(1, 100_000), LIVE] = 1_000
     backlog_after_s: Annotated[float, Between(0, 86_400, unit="s"), LIVE] = 30.0
     backlog_rate: Annotated[float, Between(0), LIVE] = 5_000.0
@@ -85,7 +85,7 @@ class GatewaySettings:
     trusted_keys_path: Path = Path(".motorcade/gateway/keys")
     signatures_required: Annotated[bool, LIVE] = False
     model_min_version: Annotated[str, Words(0, 64), LIVE] = ""
-    models_inbox: Annotated[Path | None, LIVE] = None
+    models_inbox: Path | None = None
     trial_timeout_s: Annotated[float, Between(0, 3_600, unit="s", above=True), LIVE] = 60.0
     agreement_share: Annotated[float, Between(0, 1), LIVE] = 0.01
 

@@ -74,7 +74,7 @@ class StatusTaker:
             "vehicle_drops": health.vehicle_drops,
             "spool_oldest_age_s": unsent_age_s(self._spool, now),
             "backlog_depth": health.backlog_depth,
-            "drops": dict(health.drops),
+            "drops": self._spool.drops,
             "disk_free_bytes": disk_free_bytes(self._settings.spool_path.parent),
             "clock_synced": self._keeper.synced,
             "rss_bytes": rss_bytes(),
@@ -99,31 +99,40 @@ class StatusTaker:
             "acks": health.acks,
             "disk_refusals": health.disk_refusals,
             "spool_bytes_max": settings.spool_bytes_max,
-            "spool_bytes_allowed": bytes_allowed(record, settings),
+            "spool_bytes_allowed": bytes_allowed(record, settings, self._spool.quota_bytes),
             "disk_free_min_bytes": settings.disk_free_min_bytes,
             "group_commit_ms": settings.group_commit_ms,
-            "faults": faults(record, settings) + [f"hangs: {loop}" for loop in health.hanging],
+            "faults": faults(record, settings, self._spool.quota_bytes)
+            + [f"hangs: {loop}" for loop in health.hanging],
             "notes": notes(record),
+            "hanging": list(health.hanging),
             "last_problems": [asdict(problem) for problem in health.announcer.problems()],
         }
 
 
-def bytes_allowed(status: Record, settings: GatewaySettings) -> int:
-    """What the spool may take in truth: its quota, or less where the disk has not the room."""
+def bytes_allowed(status: Record, settings: GatewaySettings, quota_bytes: int) -> int:
+    """What the spool may take in truth.
+
+    Args:
+        status: Of the gateway.
+        settings: Of the gateway.
+        quota_bytes: The quota that holds now, which a lower `spool_bytes_max` brings down only as
+            what is unsent drains. The disk may have less room than that.
+    """
     free_bytes = int(status["disk_free_bytes"])
     if free_bytes < 0:
-        return settings.spool_bytes_max
+        return quota_bytes
     room = max(0, free_bytes - settings.disk_free_min_bytes)
-    return min(settings.spool_bytes_max, int(status["spool_bytes"]) + room)
+    return min(quota_bytes, int(status["spool_bytes"]) + room)
 
 
-def faults(status: Record, settings: GatewaySettings) -> list[str]:
+def faults(status: Record, settings: GatewaySettings, quota_bytes: int) -> list[str]:
     """What is wrong with a gateway, in words; empty for a healthy one."""
     looks = (
         (not status["mqtt_connected"], "the MQTT broker is away: nothing comes in"),
         (status["spool"] != "ok", f"the spool: {status['spool']}"),
         (status["scoring"] not in ("ok", NO_MODEL), f"scoring: {status['scoring']}"),
-        (_is_full(status, settings), "the spool is full: the oldest telemetry goes"),
+        (_is_full(status, settings, quota_bytes), "the spool is full: the oldest telemetry goes"),
         (_is_low(status, settings), "the disk has less room than disk_free_min_bytes"),
         (_is_hot(status), f"the board is hotter than {HOT_CELSIUS:g} °C and slows down"),
     )
@@ -141,9 +150,9 @@ def notes(status: Record) -> list[str]:
     return [text for there, text in looks if there]
 
 
-def _is_full(status: Record, settings: GatewaySettings) -> bool:
+def _is_full(status: Record, settings: GatewaySettings, quota_bytes: int) -> bool:
     # What is forwarded and kept as history goes first and harms nobody.
-    full_bytes = FULL_SHARE * bytes_allowed(status, settings)
+    full_bytes = FULL_SHARE * bytes_allowed(status, settings, quota_bytes)
     return int(status["spool_depth"]) > 0 and int(status["spool_bytes"]) >= full_bytes
 
 

@@ -191,6 +191,29 @@ GATEWAY_SPOOL_ROWS = Gauge(
 GATEWAY_SPOOL_BYTES = Gauge(
     "motorcade_gateway_spool_bytes", "Bytes of the disk that the spool takes."
 )
+GATEWAY_SPOOL_ALLOWED = Gauge(
+    "motorcade_gateway_spool_allowed_bytes",
+    "Bytes that it may take: its quota, or less where the disk has not the room.",
+)
+GATEWAY_BACKLOG_ROWS = Gauge(
+    "motorcade_gateway_backlog_rows", "Of the spool's rows, those that wait behind live data."
+)
+GATEWAY_DROPS = Counter(
+    "motorcade_gateway_given_up_total",
+    "Batches given up since the spool was made, each told by a gap record.",
+    ("reason",),
+)
+GATEWAY_DISK_FREE = Gauge("motorcade_gateway_disk_free_bytes", "Room on the spool's disk.")
+GATEWAY_TEMPERATURE = Gauge(
+    "motorcade_gateway_board_celsius", "Of the board's hottest zone, where it has a thermometer."
+)
+GATEWAY_CLOCK = Gauge("motorcade_gateway_clock_synced", "1 while the clock is known to be right.")
+GATEWAY_FAULTS = Gauge(
+    "motorcade_gateway_faults", "What `motorcade gateway status` counts as wrong; 0: healthy."
+)
+GATEWAY_HANGING = Gauge(
+    "motorcade_gateway_hanging_loops", "Loops without progress; the watchdog is not fed by then."
+)
 GATEWAY_UNSENT_AGE = Gauge(
     "motorcade_gateway_oldest_unsent_seconds",
     "Time since the oldest telemetry that is not in Kafka was received; 0 when all is.",
