@@ -43,6 +43,7 @@ place() {
     mv "$4.new" "$4"
 }
 
+install -d -o root -g root -m 0755 "$ETC"
 install -d -o root -g mosquitto -m 0750 "$BROKER" "$BROKER/conf.d"
 install -d -o root -g motorcade -m 0750 "$ETC/tls"
 place mosquitto 0640 "$here/mosquitto/mosquitto.conf" "$BROKER/mosquitto.conf"
@@ -69,8 +70,8 @@ if [ -d /run/systemd/system ]; then
     systemctl daemon-reload
     systemctl enable mosquitto.service
     systemctl restart mosquitto.service
-    systemctl restart motorcade-gateway.service
-    say "the broker listens on 8883 and takes certificates of $authority; the gateway was restarted"
+    systemctl restart --no-block motorcade-gateway.service
+    say "the broker listens on 8883 and takes certificates of $authority; the gateway starts anew"
 else
     say 'everything is placed; systemd does not run here, so nothing was started'
 fi

@@ -75,7 +75,6 @@ make_user() {
     getent group motorcade >/dev/null || groupadd --system motorcade
     getent passwd motorcade >/dev/null || useradd --system --gid motorcade --home-dir "$STATE" \
         --no-create-home --shell /usr/sbin/nologin --comment 'Motorcade gateway' motorcade
-    # Of the control socket and the settings: who is in the group may ask the gateway.
     install -d -o motorcade -g motorcade -m 0750 "$STATE"
 }
 
@@ -141,7 +140,9 @@ drop_others() {
 # --- settings and units
 
 place_settings() {
-    install -d -o root -g motorcade -m 0750 "$ETC" "$ETC/keys" "$ETC/tls"
+    # The broker's user must get through to its own directory; each below shuts out others.
+    install -d -o root -g root -m 0755 "$ETC"
+    install -d -o root -g motorcade -m 0750 "$ETC/keys" "$ETC/tls"
     if [ -e "$ETC/motorcade.toml" ]; then
         say "$ETC/motorcade.toml stays as it is"
     else
