@@ -52,11 +52,15 @@ def read_file(path: Path) -> ModelFile:
         SettingsError: It cannot be read, or is no regular file.
     """
     try:
+        # Not blocking, because opening a pipe would wait for whoever writes into it.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        with os.fdopen(descriptor, "rb") as file:
+        try:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 raise SettingsError(f"{path} is no file")
-            payload = file.read(FILE_BYTES_MAX + 1)
+            with os.fdopen(descriptor, "rb", closefd=False) as file:
+                payload = file.read(FILE_BYTES_MAX + 1)
+        finally:
+            os.close(descriptor)
     except OSError as error:
         raise SettingsError(f"cannot read {path}: {error.strerror}") from error
     return ModelFile(path, hashlib.sha256(payload).hexdigest(), _release_in(payload, path))

@@ -171,7 +171,7 @@ class ScoringLoop:
         before = self._retreat(bundle, breach)
         if before is not None:
             self._use(before, reader)
-        elif self._watch is None or self._watch.bundle is bundle:
+        elif self._scorer is None or self._scorer.bundle is bundle:
             self._scorer = self._watch = None
             self._health.scoring = f"no model: {bundle.manifest.version} {breach.detail}"
             self._health.model_version = self._health.model_sha256 = None

@@ -116,7 +116,9 @@ def main(arguments: list[str]) -> int:
     try:
         report = tried(Bundle.load(path), list(read_inputs(sys.stdin.buffer)))
     except ContractError as error:
-        answer: dict[str, object] = {"reason": error.reason.value, "detail": error.detail}
+        # The runtime's own word for want of memory.
+        detail = _too_large(memory_bytes) if "bad_alloc" in error.detail else error.detail
+        answer: dict[str, object] = {"reason": error.reason.value, "detail": detail}
     except MemoryError:
         answer = {"reason": Reason.MODEL_TRIAL.value, "detail": _too_large(memory_bytes)}
     else:
@@ -132,10 +134,11 @@ def _limit(*, memory_bytes: int, timeout_s: float) -> None:
     for what, most in (
         (resource.RLIMIT_AS, used_bytes + memory_bytes),
         (resource.RLIMIT_CORE, 0),
-        (resource.RLIMIT_CPU, seconds),
         (resource.RLIMIT_FSIZE, WRITTEN_BYTES_MAX),
     ):
         resource.setrlimit(what, (most, most))
+    # At the lower one it is told apart from others that end it.
+    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 1))
     os.nice(NICE)
     # For the case that the gateway is gone and nobody waits any more.
     signal.alarm(2 * seconds)

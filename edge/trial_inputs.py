@@ -27,7 +27,7 @@ _PERIOD_S = 97.0
 
 
 class Recorded(Protocol):
-    """The part of `edge.spool_reader.SpoolReader` that is needed."""
+    """The part of `edge.spool.SpoolReader` that is needed."""
 
     def first_position(self, lane: Lane) -> int | None:
         """Position of the oldest row."""

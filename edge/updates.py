@@ -14,7 +14,7 @@ from contextlib import closing
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from edge.dead_letters import refused_bundle
 from edge.health import Health
@@ -33,6 +33,7 @@ from edge.trial_inputs import built_in, recorded
 from edge.trial_process import run_trial
 from schemas.errors import ContractError, MotorcadeError, Reason
 from schemas.topics import RELEASES
+from scoring.bounds import Bounds
 from scoring.bundle import Bundle
 from scoring.events import EventKind, Severity
 from scoring.signing import TrustStore
@@ -87,6 +88,15 @@ class Source:
     again: bool = False
 
 
+class Trial(Protocol):
+    """As `edge.trial_process.run_trial`."""
+
+    def __call__(
+        self, path: Path, payloads: list[bytes], *, timeout_s: float, bounds: Bounds | None
+    ) -> Report:
+        """Try the model of a file on readings."""
+
+
 class ModelUpdates:
     """Owner of the models on the disk. Safe for several threads; one release at a time is tried.
 
@@ -97,6 +107,7 @@ class ModelUpdates:
         patience: Waits for a disk that refuses.
         health: For counts, states and the log.
         now_ms: Wall time.
+        trial: Tries a model, by default in a process of its own.
     """
 
     def __init__(
@@ -108,8 +119,10 @@ class ModelUpdates:
         patience: Patience,
         health: Health,
         now_ms: Callable[[], int],
+        trial: Trial = run_trial,
     ) -> None:
         self._settings = settings
+        self._trial = trial
         self._store = store
         self._spool = spool
         self._patience = patience
@@ -297,7 +310,7 @@ class ModelUpdates:
                 Reason.MODEL_TRIAL,
                 f"{TRIALS_MAX} of its trials did not come to an end before the gateway did",
             )
-        return run_trial(
+        return self._trial(
             path,
             built_in() + self._recorded(),
             timeout_s=self._settings.trial_timeout_s,

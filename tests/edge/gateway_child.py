@@ -21,6 +21,7 @@ from edge.alert_board import AlertBoard
 from edge.clock import SystemClock
 from edge.forwarder import Forwarder
 from edge.gateway import Gateway, run
+from edge.models import ModelStore
 from edge.settings import GatewaySettings
 from edge.spool import Spool
 from schemas.errors import FencedError, SettingsError
@@ -30,6 +31,7 @@ from transport.mqtt import MqttClient
 from transport.settings import MqttSettings
 
 FENCED_STATUS = 3
+PATHS = ("trusted_keys_path", "models_inbox")
 
 POINTS: dict[str, tuple[type, str]] = {
     "store": (Spool, "store"),
@@ -41,6 +43,8 @@ POINTS: dict[str, tuple[type, str]] = {
     "commit": (TransactionalProducer, "commit"),
     "note": (Forwarder, "_note"),
     "trim": (Spool, "trim"),
+    "model stage": (ModelStore, "stage"),
+    "model swap": (ModelStore, "swap"),
 }
 
 
@@ -133,6 +137,8 @@ def main(wanted: dict[str, Any]) -> int:
     if "skew" in hooks:
         skew_scores(hooks["skew"])
     directory = Path(wanted["directory"])
+    settings: dict[str, Any] = wanted["settings"]
+    settings |= {name: Path(settings[name]) for name in PATHS if name in settings}
     stop = threading.Event()
 
     def ready(gateway: Gateway) -> None:
@@ -146,7 +152,7 @@ def main(wanted: dict[str, Any]) -> int:
                 spool_path=directory / "spool",
                 models_path=directory / "models",
                 control_path=directory / "c",
-                **wanted["settings"],
+                **settings,
             ),
             MqttSettings(**wanted["mqtt"], backoff_min_s=0.1, backoff_max_s=1.0),
             KafkaSettings(**wanted["kafka"]),
