@@ -179,8 +179,9 @@ class LaneReader:
     def _before_fresh(self, now: Stamp) -> int:
         """The position behind which the stream is now."""
         since_ms = now.monotonic_ms - round(FRESH_SHARE * self._settings.backlog_after_s * 1000)
+        since = Moment(now.gateway_boot, since_ms)
         first = position_at(
-            Moment(now.gateway_boot, since_ms),
+            lambda received: received >= since,
             first=self.telemetry.live_after + 1,
             last=self._spool.last(Lane.TELEMETRY),
             moment_at=moments(self._reader),
