@@ -27,7 +27,7 @@ from schemas.topics import mqtt_telemetry
 from transport.kafka import KafkaSettings
 from transport.settings import MqttSettings
 
-TELL_S = 0.02
+TELL_S = 0.05
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 

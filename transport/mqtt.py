@@ -27,8 +27,7 @@ from functools import partial
 from typing import cast
 
 import paho.mqtt.client as paho
-from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
-from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.enums import MQTTErrorCode
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
@@ -39,10 +38,10 @@ from transport.mqtt_packets import Publication
 from transport.mqtt_paho import (
     HotClient,
     PublishProperties,
-    connect_properties,
-    properties_of,
 )
 from transport.mqtt_session import AVRO_CONTENT_TYPE, Incoming, SessionSettings, Will
+from transport.mqtt_setup import connect_error, make_client, open_connection, refusal
+from transport.mqtt_waker import Waker
 from transport.settings import MqttSettings, TlsSettings
 
 __all__ = [
@@ -64,19 +63,6 @@ _READS_PER_POLL = 8
 _STOP_TIMEOUT_S = 5.0
 _MID_BITS = 16
 _MID_MASK = (1 << _MID_BITS) - 1
-
-# What a person must put right; anything else that a broker answers may pass by itself.
-_SETTINGS_REFUSALS = frozenset(
-    {
-        "Unsupported protocol version",
-        "Client identifier not valid",
-        "Bad user name or password",
-        "Not authorized",
-        "Bad authentication method",
-        "Banned",
-    }
-)
-
 
 OnMessage = Callable[[Incoming], object]
 OnPublished = Callable[[MotorcadeError | None], object]
@@ -132,9 +118,7 @@ class MqttClient:
         self._outgoing: dict[int, tuple[int, OnPublished]] = {}
         self._through: deque[tuple[int, MotorcadeError | None]] = deque()
         self._inflight_max = session.inflight_max
-        self._wake_reader, self._wake_writer = socket.socketpair()
-        self._wake_reader.setblocking(False)
-        self._wake_writer.setblocking(False)
+        self._waker = Waker()
         self._client = self._make_client()
         self._thread: threading.Thread | None = None
 
@@ -157,11 +141,10 @@ class MqttClient:
         with self._changed:
             self._stopping = True
             self._changed.notify_all()
-        self._wake()
+        self._waker.wake()
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join(_STOP_TIMEOUT_S + self._settings.connect_timeout_s)
-        self._wake_reader.close()
-        self._wake_writer.close()
+        self._waker.close()
 
     def __enter__(self) -> "MqttClient":
         self.start()
@@ -314,28 +297,14 @@ class MqttClient:
             self._open()
             self._serve()
         except Exception as error:  # noqa: BLE001 - paho raises many kinds on a hostile broker
-            self._note_error(_connect_error(error, self._settings))
+            self._note_error(connect_error(error, self._settings))
         finally:
             self._lost()
 
     def _open(self) -> None:
-        s = self._settings
         if self._client.max_inflight_messages != self._inflight_max:
             self._client.max_inflight_messages_set(self._inflight_max)
-        self._client.begin()
-        if s.version == 5:
-            properties = connect_properties(
-                session_expiry_s=s.session_expiry_s, receive_max=self._session.receive_max
-            )
-            self._client.connect(
-                s.host,
-                s.port,
-                s.keepalive_s,
-                clean_start=self._session.clean_start,
-                properties=properties,
-            )
-        else:
-            self._client.connect(s.host, s.port, s.keepalive_s)
+        open_connection(self._client, self._settings, self._session)
 
     def _serve(self) -> None:
         """Move packets until the connection is lost or the client is stopped."""
@@ -343,7 +312,7 @@ class MqttClient:
         connect_by_s = time.monotonic() + self._settings.connect_timeout_s
         misc_at_s = 0.0
         with selectors.DefaultSelector() as selector:
-            selector.register(self._wake_reader, selectors.EVENT_READ)
+            selector.register(self._waker.reader, selectors.EVENT_READ)
             selector.register(sock, selectors.EVENT_READ)
             while self._client.socket() is not None and not self._stopping and not self._failure:
                 self._on_turn(0.0)
@@ -365,8 +334,8 @@ class MqttClient:
         # Bytes that TLS has decrypted already are invisible to the selector.
         pending = isinstance(sock, ssl.SSLSocket) and sock.pending() > 0
         for key, events in selector.select(0.0 if pending else _POLL_S):
-            if key.fileobj is self._wake_reader:
-                self._drain_wake()
+            if key.fileobj is self._waker.reader:
+                self._waker.drain()
                 self._client.loop_write()
             elif events & selectors.EVENT_WRITE:
                 self._client.loop_write()
@@ -460,26 +429,13 @@ class MqttClient:
     # --- paho's callbacks, on the network thread ---
 
     def _make_client(self) -> HotClient:
-        version5 = self._settings.version == 5
-        client = HotClient(
-            self._published,
-            callback_api_version=CallbackAPIVersion.VERSION2,
-            client_id=self._session.client_id,
-            clean_session=None if version5 else self._session.clean_start,
-            protocol=MQTTProtocolVersion.MQTTv5 if version5 else MQTTProtocolVersion.MQTTv311,
-            reconnect_on_failure=False,
-            manual_ack=self._session.manual_ack,
-        )
+        client = make_client(self._settings, self._session, self._published)
         client.on_connect = self._paho_connect
         client.on_disconnect = self._paho_disconnect
         client.on_publish = self._paho_publish
         client.on_subscribe = self._paho_subscribe
         # With this callback paho writes on the network thread only, never on a publisher's.
-        client.on_socket_register_write = lambda *_: self._wake()
-        client.max_queued_messages_set(self._session.queue_max)
-        client.connect_timeout = self._settings.connect_timeout_s
-        _set_credentials(client, self._settings)
-        _set_will(client, self._session.will, version5=version5)
+        client.on_socket_register_write = lambda *_: self._waker.wake()
         return client
 
     def _paho_connect(
@@ -491,7 +447,7 @@ class MqttClient:
         properties: Properties | None,
     ) -> None:
         if reason.is_failure:
-            self._note_error(_refusal(reason, self._settings))
+            self._note_error(refusal(reason, self._settings))
             return
         allowed = int(getattr(properties, "ReceiveMaximum", self._inflight_max))
         if allowed < self._inflight_max:
@@ -588,45 +544,3 @@ class MqttClient:
         if self._settings.version != 5 or not (user_properties or content_type):
             return None
         return PublishProperties(user_properties, content_type)
-
-    def _wake(self) -> None:
-        # A full pipe wakes as well, and a closed one has nobody to wake.
-        with contextlib.suppress(OSError):
-            self._wake_writer.send(b"\0")
-
-    def _drain_wake(self) -> None:
-        with contextlib.suppress(BlockingIOError):
-            while len(self._wake_reader.recv(4096)) == 4096:
-                pass
-
-
-def _set_credentials(client: paho.Client, settings: MqttSettings) -> None:
-    if settings.username is not None:
-        client.username_pw_set(settings.username, settings.password)
-    if (tls := settings.tls) is not None:
-        try:
-            client.tls_set(ca_certs=tls.ca, certfile=tls.certificate, keyfile=tls.key)
-        except (OSError, ValueError) as error:
-            raise SettingsError(f"the TLS files of MQTT cannot be used: {error}") from error
-
-
-def _set_will(client: paho.Client, will: Will | None, *, version5: bool) -> None:
-    if will is None:
-        return
-    properties = None
-    if version5 and will.delay_s:
-        properties = properties_of(PacketTypes.WILLMESSAGE)
-        properties.WillDelayInterval = will.delay_s
-    client.will_set(will.topic, will.payload, qos=1, retain=will.retain, properties=properties)
-
-
-def _refusal(reason: ReasonCode, settings: MqttSettings) -> MotorcadeError:
-    text = f"the MQTT broker at {settings.host}:{settings.port} refused: {reason}"
-    return SettingsError(text) if str(reason) in _SETTINGS_REFUSALS else TransientError(text)
-
-
-def _connect_error(error: Exception, settings: MqttSettings) -> MotorcadeError:
-    where = f"{settings.host}:{settings.port}"
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return SettingsError(f"the certificate of the MQTT broker at {where}: {error}")
-    return TransientError(f"no connection to the MQTT broker at {where}: {error}")
