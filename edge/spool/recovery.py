@@ -249,6 +249,8 @@ class Scan:
 
     def add(self, found: Found) -> None:
         """The next good frame."""
+        if self._begin is None:
+            self._begin = found.position
         if found.skipped_from >= 0:
             self._doubt(found)
         if found.flags & BEGINS_GROUP:
