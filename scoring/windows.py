@@ -63,6 +63,22 @@ def ending_at(
     return windows
 
 
+def of_drive(rows: NDArray[np.float32], window: int) -> NDArray[np.float32]:
+    """Rows of one vehicle's readings, each with those before it; all NaN where there are too few.
+
+    Args:
+        rows: In order. Shape (N, F), contiguous.
+        window: Readings in a window.
+
+    Returns:
+        Shape (N, window * F).
+    """
+    windows = np.full((len(rows), window * rows.shape[1]), np.nan, np.float32)
+    ends = np.arange(window - 1, len(rows))
+    windows[ends] = ending_at(rows, ends, window)
+    return windows
+
+
 def messages_max(window: int, n_features: int) -> int:
     """Messages that may be taken in at once."""
     return max(1, POOL_BYTES // (4 * window * n_features))

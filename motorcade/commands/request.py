@@ -40,7 +40,8 @@ def command(config: Config, model: str, features: str | None, rows: str | None, 
 
     NAME alone is what the traffic of the model says for the vehicle. Prints one JSON object:
     version, arm, and a score a row, null where the model could not score it. `motorcade models
-    show` tells what the features are called.
+    show` tells what the features are called. For a windowed model the rows are readings of one
+    vehicle in order, and each is shown with those before it.
     """
     if (features is None) == (rows is None):
         raise click.UsageError("give either --features or --rows")
@@ -49,10 +50,11 @@ def command(config: Config, model: str, features: str | None, rows: str | None, 
     kafka = config.section(KafkaSettings)
     with needs("cloud"):
         from cloud.model_desk import find
+        from scoring.windows import of_drive
         from transport.kafka_models import KafkaModelClient
 
         manifest = find(kafka, ref).bundle.manifest
-        asked = matrix(table, [spec.name for spec in manifest.features])
+        asked = of_drive(matrix(table, manifest.feature_names), manifest.window)
         with KafkaModelClient(kafka) as client:
             answer = client.score(
                 asked,

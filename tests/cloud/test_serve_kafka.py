@@ -12,10 +12,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from serving_models import release
+from numpy.typing import NDArray
+from serving_models import release, window_release
 
 from deploy.stack import Stack
 from motorcade import cli
+from scoring.bundle import Bundle
 from scoring.scorer import BatchScorer
 from transport.kafka import KafkaSettings, ensure_topics
 from transport.releases import publish_release
@@ -55,7 +57,8 @@ def test_the_command_asks_the_server(
     kafka = KafkaSettings(stack.endpoints.kafka_bootstrap, stack.endpoints.registry_url)
     ensure_topics(kafka)
     name = f"door-{uuid.uuid4().hex[:8]}"
-    bundle = release("1", name)
+    bundle, lstm = release("1", name), window_release("lstm", name)
+    publish_release(kafka, lstm)
     publish_release(kafka, bundle)
     features = [spec.name for spec in bundle.manifest.features]
     mean = np.array(bundle.manifest.mean, np.float32)
@@ -70,8 +73,25 @@ def test_the_command_asks_the_server(
         full = [f"{name}@1", "--rows", str(table), "--reconstruction"]
         assert cli.run(["request", *full, *where]) == 0
         two = json.loads(capsys.readouterr().out)
+        drive = tmp_path / "drive.csv"
+        drive.write_text(_csv(lstm, 6))
+        assert cli.run(["request", f"{name}@lstm", "--rows", str(drive), *where]) == 0
+        windowed = json.loads(capsys.readouterr().out)
     scores, outputs = BatchScorer(bundle).score_and_reconstruct(np.stack([mean, mean]))
     assert (one["model"], one["version"], one["arm"]) == (name, "1", "champion")
     assert one["scores"] == scores[:1].tolist()
     assert (two["arm"], two["scores"]) == ("pinned", scores.tolist())
     assert two["reconstruction"] == outputs.tolist()
+    # Each reading is shown with the three before it; the first ones have none.
+    [score] = BatchScorer(lstm).score(np.tile(_mean(lstm), (1, 4))).tolist()
+    assert windowed["scores"] == 3 * [None] + 3 * [score]
+
+
+def _mean(bundle: Bundle) -> NDArray[np.float32]:
+    return np.array(bundle.manifest.mean, np.float32)
+
+
+def _csv(bundle: Bundle, rows: int) -> str:
+    """So many rows, each the training mean."""
+    head = ",".join(bundle.manifest.feature_names)
+    return "\n".join([head, *[",".join(map(str, _mean(bundle)))] * rows])

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -33,6 +33,22 @@ Signals = Mapping[str, float]
 
 HEALTHY: Signals = {"speed": 50.0}
 FAULTY: Signals = {"speed": 150.0}
+SOUND: Signals = {
+    "speed": 50.0,
+    "engine_speed": 2_000.0,
+    "coolant_temperature": 85.0,
+    "map": 100.0,
+    "maf": 20.0,
+}
+SICK: Signals = {
+    "speed": 50.0,
+    "engine_speed": 9_000.0,
+    "coolant_temperature": 160.0,
+    "map": 480.0,
+    "maf": 600.0,
+}
+"""As `HEALTHY` and `FAULTY`, for the small LSTM."""
+
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
 PATIENCE_S = 60.0
@@ -97,6 +113,15 @@ def batch(
         "readings": [one],
     }
     return encode_single_object("TelemetryBatch", record)
+
+
+def lstm_bundle(version: str = "lstm", *, name: str = "anomaly") -> Bundle:
+    """The small LSTM of the scoring tests, over four readings.
+
+    Alerts open with the third of five windows that are off, and close when one of five is.
+    """
+    found = Bundle.load(HERE.parent / "scoring" / "data" / "small_window.motorcade")
+    return replace(found, manifest=replace(found.manifest, version=version, name=name))
 
 
 def bundle(version: str = "1", *, name: str = "anomaly", model: bytes | None = None) -> Bundle:

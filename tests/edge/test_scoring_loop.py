@@ -6,7 +6,17 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from edge_parts import EPOCH_MS, FAULTY, HEALTHY, FakeClock, batch, bundle
+from edge_parts import (
+    EPOCH_MS,
+    FAULTY,
+    HEALTHY,
+    SICK,
+    SOUND,
+    FakeClock,
+    batch,
+    bundle,
+    lstm_bundle,
+)
 
 from edge.alert_board import AlertBoard
 from edge.health import Health
@@ -58,6 +68,7 @@ class Bench:
         self.broker = Broker()
         self.seq = 0
         self.share = 0.0
+        self.signals = (FAULTY, HEALTHY)
         self.clock = FakeClock(wall=EPOCH_MS)
         self.open()
 
@@ -102,7 +113,8 @@ class Bench:
 
     def drive(self, faulty: int, healthy: int) -> None:
         rows = []
-        for signals in faulty * [FAULTY] + healthy * [HEALTHY]:
+        bad, good = self.signals
+        for signals in faulty * [bad] + healthy * [good]:
             self.seq += 1
             self.book.admit("car", 1, self.seq, 1)
             self.clock.advance(1_000)
@@ -268,3 +280,49 @@ def stopped() -> threading.Event:
     event = threading.Event()
     event.set()
     return event
+
+
+LSTM_ALERTS = [("OPEN", 6), ("CLOSED", 15), ("OPEN", 22), ("CLOSED", 31)]
+"""Of an LSTM over four readings, where 4 to 8 and 20 to 24 of each second's reading are off."""
+
+
+@pytest.mark.parametrize("restart_after", range(1, 32, 3))
+def test_a_crash_in_the_middle_of_a_window_changes_no_alert(
+    bench: Bench, restart_after: int
+) -> None:
+    bench.signals = (SICK, SOUND)
+    bench.loop.offer(lstm_bundle())
+    for step in range(1, 33):
+        bad = int(step % 16 in range(4, 9))
+        bench.drive(bad, 1 - bad)
+        bench.score()
+        if step == restart_after:
+            bench.crash()
+            bench.loop.offer(lstm_bundle())
+    bench.score()
+    assert bench.alerts() == LSTM_ALERTS
+    assert bench.broker.retained[TOPIC] is not None
+
+
+def test_the_kinds_of_model_follow_each_other_while_the_gateway_runs(bench: Bench) -> None:
+    bench.signals = (SICK, SOUND)
+    bench.loop.offer(bundle("point"))
+    bench.drive(2, 0)
+    bench.score()
+    assert bench.alerts() == [("OPEN", 2)]
+    bench.loop.offer(lstm_bundle())
+    bench.drive(1, 3)
+    bench.score()
+    # The window was there at once, out of the spool; the alert is the vehicle's, whoever opened it.
+    assert (bench.health.scoring, bench.health.model_version) == ("ok", "lstm")
+    assert bench.alerts() == [("OPEN", 2)]
+    bench.drive(0, 8)
+    bench.score()
+    assert [state for state, _ in bench.alerts()] == ["OPEN", "CLOSED"]
+    closing = bench.of_kind(Kind.ALERT, "Alert")[-1]
+    assert (closing["model_version"], closing["state"]) == ("lstm", "CLOSED")
+    bench.loop.offer(bundle("point-again"))
+    bench.drive(2, 0)
+    bench.score()
+    assert bench.of_kind(Kind.ALERT, "Alert")[-1]["model_version"] == "point-again"
+    assert [state for state, _ in bench.alerts()] == ["OPEN", "CLOSED", "OPEN"]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from schemas.errors import ContractError, Reason
-from scoring.windows import WindowState, ending_at, messages_max, reach_s
+from scoring.windows import WindowState, ending_at, messages_max, of_drive, reach_s
 
 WINDOW, FEATURES, VEHICLES = 4, 2, 3
 REACH_MS = 30_000
@@ -145,3 +145,11 @@ def test_how_far_windows_reach_and_how_many_messages_they_take() -> None:
     assert (reach_s(1), reach_s(32)) == (0.0, 310.0)
     assert messages_max(32, 17) == 7_352
     assert ending_at(np.zeros((3, 2), np.float32), np.array([2]), 3).shape == (1, 6)
+
+
+def test_a_drive_is_shown_reading_by_reading_with_what_was_before() -> None:
+    rows = np.array([[1], [2], [3]], np.float32)
+    expected = np.array([[np.nan, np.nan], [1, 2], [2, 3]])
+    np.testing.assert_array_equal(of_drive(rows, 2), expected)
+    np.testing.assert_array_equal(of_drive(rows, 1), rows)
+    assert np.isnan(of_drive(rows, 4)).all()
