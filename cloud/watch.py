@@ -1,4 +1,4 @@
-"""Alerts and events of models as they come, read committed, with filters."""
+"""Alerts, events of models and heartbeats of gateways, read committed, with filters."""
 
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -6,8 +6,10 @@ from dataclasses import dataclass
 
 from cloud.decoding import decode_plain
 from schemas.errors import ContractError
-from schemas.records import Record
-from schemas.topics import ALERTS, MODEL_EVENTS, Topic
+from schemas.records import CONFLUENT_HEADER_BYTES, Record
+from schemas.topics import ALERTS, GATEWAY_STATUS, MODEL_EVENTS, Topic
+from schemas.versions import decode_any_version
+from scoring.traffic import epoch_ms
 from transport.kafka import (
     Message,
     SchemaIds,
@@ -56,6 +58,21 @@ class EventFilter:
     follow: bool = True
 
 
+@dataclass(frozen=True, slots=True)
+class GatewayFilter:
+    """Which gateways' heartbeats to show.
+
+    Attributes:
+        gateway_id: Only of this gateway; None: of all.
+        since_ms: From this record time on, milliseconds since the epoch; None: from now on.
+        follow: Go on with what comes; False ends at the end of the log.
+    """
+
+    gateway_id: str | None = None
+    since_ms: int | None = None
+    follow: bool = True
+
+
 def watch_alerts(
     wanted: AlertFilter,
     kafka: KafkaSettings,
@@ -93,6 +110,34 @@ def watch_events(
     yield from _watch(MODEL_EVENTS, _of_events(wanted), kafka, stop, on_broken)
 
 
+def watch_gateways(
+    wanted: GatewayFilter,
+    kafka: KafkaSettings,
+    *,
+    stop: threading.Event | None = None,
+    on_broken: OnBroken | None = None,
+) -> Iterator[Record]:
+    """Records `GatewayStatus`, also of gateways of an earlier version; else as `watch_alerts`."""
+    key = None if wanted.gateway_id is None else wanted.gateway_id.encode()
+    chosen = _Wanted(key, wanted.since_ms, wanted.follow)
+    for message in _messages(GATEWAY_STATUS, chosen, kafka, stop):
+        try:
+            yield status_of(message.value() or b"")
+        except ContractError as error:
+            if on_broken is not None:
+                on_broken(error)
+
+
+def status_of(value: bytes) -> Record:
+    """A heartbeat of any version, its time in milliseconds.
+
+    Raises:
+        ContractError: It is none.
+    """
+    record = decode_any_version("GatewayStatus", value[CONFLUENT_HEADER_BYTES:])
+    return record | {"time": epoch_ms(record["time"])}
+
+
 @dataclass(frozen=True, slots=True)
 class _Wanted:
     """What of a topic: from a record time on, of one key (None: of all), and whether to go on."""
@@ -120,12 +165,16 @@ def _watch(
     on_broken: OnBroken | None,
 ) -> Iterator[Record]:
     ids = register_schemas(kafka, [topic])
+    yield from _decoded(topic, _messages(topic, wanted, kafka, stop), ids, on_broken)
+
+
+def _messages(
+    topic: Topic, wanted: _Wanted, kafka: KafkaSettings, stop: threading.Event | None
+) -> Iterator[Message]:
     start = _start(topic, wanted, kafka)
-    halt = stop or threading.Event()
     read = _follow if wanted.follow else _once
-    for batch in read(topic, kafka, start, halt):
-        mine = (m for m in batch if wanted.key is None or m.key() == wanted.key)
-        yield from _decoded(topic, mine, ids, on_broken)
+    for batch in read(topic, kafka, start, stop or threading.Event()):
+        yield from (m for m in batch if wanted.key is None or m.key() == wanted.key)
 
 
 def _start(topic: Topic, wanted: _Wanted, kafka: KafkaSettings) -> dict[int, Span]:

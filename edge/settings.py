@@ -86,7 +86,7 @@ class GatewaySettings:
     signatures_required: Annotated[bool, LIVE] = False
     model_min_version: Annotated[str, Words(0, 64), LIVE] = ""
     models_inbox: Path | None = None
-    trial_timeout_s: Annotated[float, Between(0, 3_600, unit="s", above=True), LIVE] = 60.0
+    trial_timeout_s: Annotated[float, Between(0, 240, unit="s", above=True), LIVE] = 60.0
     agreement_share: Annotated[float, Between(0, 1), LIVE] = 0.01
 
     def validate(self) -> None:

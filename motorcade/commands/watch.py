@@ -76,3 +76,33 @@ def events(
         )
         for event in found:
             click.echo(event_json(event) if as_json else event_line(event))
+
+
+@command.command(
+    example="motorcade watch gateways\nmotorcade watch gateways --since 1d --follow --json"
+)
+@click.option("--gateway", help="Only of this gateway.")
+@click.option("--since", type=Moment(), default="5m", help="An age, or a time. [default: 5m]")
+@click.option("--follow/--no-follow", default=False, help="Go on, with each change. [default: no]")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+@with_settings(None, "kafka")
+def gateways(
+    config: Config, *, gateway: str | None, since: int, follow: bool, as_json: bool
+) -> None:
+    """How the fleet's gateways are: the last heartbeat of each that told of itself since then.
+
+    One that is missing has no uplink; on its own broker `state/health` and, on its own machine,
+    `motorcade gateway status` still tell. With --follow: each change of a state as it comes.
+    """
+    with needs("cloud"):
+        from cloud.gateway_lines import changes, gateway_json, gateway_line, newest
+        from cloud.watch import GatewayFilter, watch_gateways
+
+        found = watch_gateways(
+            GatewayFilter(gateway_id=gateway, since_ms=since, follow=follow),
+            config.section(KafkaSettings),
+            stop=stop_on_signals(),
+            on_broken=lambda error: click.echo(f"passed over: {error}", err=True),
+        )
+        for status in changes(found) if follow else newest(found):
+            click.echo(gateway_json(status) if as_json else gateway_line(status))

@@ -1,18 +1,31 @@
+import io
 import json
 import threading
+import uuid
 
+import fastavro
 import pytest
 from cloud_kafka import now_ms, publish_records
 from sample_alert import alert
 
 from cloud.event_lines import event_json, event_line
-from cloud.watch import AlertFilter, EventFilter, watch_alerts, watch_events
+from cloud.gateway_lines import changes, gateway_json, gateway_line, newest
+from cloud.watch import (
+    AlertFilter,
+    EventFilter,
+    GatewayFilter,
+    watch_alerts,
+    watch_events,
+    watch_gateways,
+)
 from deploy.stack import Stack
 from schemas.errors import ContractError, Reason
-from schemas.topics import ALERTS
+from schemas.records import Record, confluent_header, encode_confluent
+from schemas.topics import ALERTS, GATEWAY_STATUS
+from schemas.versions import released_json
 from scoring.events import EventKind, ModelEvent
 from transport.events import publish_events
-from transport.kafka import KafkaSettings, Outgoing, ensure_topics, publish
+from transport.kafka import KafkaSettings, Outgoing, ensure_topics, publish, register_schemas
 
 pytestmark = pytest.mark.integration
 
@@ -88,3 +101,72 @@ def test_events_of_a_model_since_a_time(kafka: KafkaSettings) -> None:
     assert json.loads(event_json(found))["time"] == since_ms
     everything = [e["model_name"] for e in watch_events(EventFilter(None, since_ms, False), kafka)]
     assert {mine, other} <= set(everything)
+
+
+def heartbeat(gateway_id: str, **changes: object) -> Record:
+    """A status as a gateway writes it; what is left out has its default."""
+    return {
+        "gateway_id": gateway_id,
+        "time": now_ms(),
+        "uptime_s": 1.0,
+        "received": 0,
+        "duplicates": 0,
+        "dead_letters": 0,
+        "forwarded": 0,
+        "spool_depth": 0,
+        "spool_bytes": 0,
+        "uplink": "connected",
+        "model_version": None,
+        "vehicle_drops": 0,
+        "spool_oldest_age_s": 0.0,
+        "backlog_depth": 0,
+        "drops": {},
+        "disk_free_bytes": -1,
+        "clock_synced": True,
+        "rss_bytes": -1,
+        "temperature_celsius": None,
+        "model_name": None,
+        "model_sha256": None,
+        "scoring": "ok",
+        "spool": "ok",
+        "mqtt_connected": True,
+        "model_rollback": None,
+        **changes,
+    }
+
+
+def earlier_heartbeat(gateway_id: str) -> bytes:
+    """The same by a gateway of the version before, in Kafka's frame."""
+    schema = fastavro.parse_schema(json.loads(released_json("0.1.0", "GatewayStatus")))
+    out = io.BytesIO()
+    fastavro.schemaless_writer(out, schema, heartbeat(gateway_id))
+    return confluent_header(1) + out.getvalue()
+
+
+def test_gateways_of_two_versions_are_seen_with_their_last_heartbeat(kafka: KafkaSettings) -> None:
+    since_ms = now_ms()
+    group = f"watch-{uuid.uuid4().hex[:8]}"
+    names = [f"{group}-{letter}" for letter in "ab"]
+    ids = register_schemas(kafka, [GATEWAY_STATUS])
+    away = "away since 2026-11-24: no answer"
+    statuses = [
+        heartbeat(names[1], spool_depth=7),
+        heartbeat(names[1], uplink=away, spool_depth=9),
+        heartbeat(names[1], uplink=away, spool_depth=10),
+    ]
+    values = [encode_confluent("GatewayStatus", ids.id_of(GATEWAY_STATUS), s) for s in statuses]
+    publish(kafka, [Outgoing(GATEWAY_STATUS.name, v, names[1].encode()) for v in values])
+    publish(kafka, [Outgoing(GATEWAY_STATUS.name, earlier_heartbeat(names[0]), names[0].encode())])
+    publish(kafka, [Outgoing(GATEWAY_STATUS.name, b"junk", names[0].encode())])
+    broken: list[ContractError] = []
+    wanted = GatewayFilter(None, since_ms, follow=False)
+    found = list(watch_gateways(wanted, kafka, on_broken=broken.append))
+    mine = [status for status in found if status["gateway_id"] in names]
+    assert [s["spool_depth"] for s in newest(mine)] == [0, 10]
+    assert [s["spool_depth"] for s in changes(mine)] == [7, 9, 0]
+    assert len(broken) >= 1
+    line = gateway_line(newest(mine)[1])
+    assert f"{names[1]}: uplink away since 2026-11-24: no answer, 10 wait since 0 s" in line
+    assert json.loads(gateway_json(mine[0]))["time"] >= since_ms
+    only = GatewayFilter(names[1], since_ms, follow=False)
+    assert len(list(watch_gateways(only, kafka))) == 3
