@@ -56,24 +56,29 @@ def alert_line(alert: Record) -> str:
 
     Returns:
         When, OPEN or CLOSED, vehicle, origin, what is off and by how much, since when, which
-        model said so, and whether the data was late.
+        model said so, whether the data was late, and whether its vehicle's clock was wrong: times
+        are then the true ones (`cloud.clocks`).
     """
-    lasted = duration(alert["event_time"] - alert["since"])
+    event_ms: int = alert.get("true_event_time", alert["event_time"])
+    since_ms: int = alert.get("true_since", alert["since"])
+    lasted = duration(event_ms - since_ms)
     signals = "; ".join(signal_text(signal) for signal in alert["signals"][:SIGNALS_SHOWN])
     parts = [
-        clock_time(alert["event_time"]),
+        clock_time(event_ms),
         f"{alert['state']:<6}",
         alert["vehicle_id"],
         alert["origin"].lower() + (f" {alert['gateway_id']}" if alert["gateway_id"] else ""),
         alert["code"],
         signals or "no single signal",
-        f"since {clock_time(alert['since'])} ({lasted})",
+        f"since {clock_time(since_ms)} ({lasted})",
         f"score {alert['score']:.3g} > {alert['threshold']:.3g}"
         if alert["state"] == "OPEN"
         else f"score {alert['score']:.3g}",
         f"model {alert['model_name']} {alert['model_version']}",
     ]
-    return "  ".join(parts + (["LATE"] if alert["late"] else []))
+    late = ["LATE"] if alert["late"] else []
+    corrected = ["TIME CORRECTED"] if "true_event_time" in alert else []
+    return "  ".join(parts + late + corrected)
 
 
 def _jsonable(value: Any) -> Any:

@@ -4,6 +4,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
+from cloud.clocks import Clocks
 from cloud.decoding import decode_plain
 from schemas.errors import ContractError
 from schemas.records import CONFLUENT_HEADER_BYTES, Record
@@ -89,14 +90,17 @@ def watch_alerts(
         on_broken: Told of records that are no alerts; they are passed over.
 
     Yields:
-        Records `Alert`, times as integers of milliseconds.
+        Records `Alert`, times as integers of milliseconds; with `true_event_time` and `true_since`
+        where the vehicle's clock was not right and `vehicle.clocks` tells by how much.
 
     Raises:
         SettingsError: There is no such topic, or Kafka refuses this client.
         TransientError: Kafka or the registry did not answer at the start, or, without `follow`,
             fell silent. While following, a connection that is lost comes back by itself.
     """
-    yield from _watch(ALERTS, _of_alerts(wanted), kafka, stop, on_broken)
+    with Clocks(kafka) as clocks:
+        for alert in _watch(ALERTS, _of_alerts(wanted), kafka, stop, on_broken):
+            yield clocks.corrected(alert)
 
 
 def watch_events(

@@ -23,6 +23,8 @@ class Mark(StrEnum):
     VEHICLE_DROPS = "vehicle_drops"
     GATEWAY_BOOT = "gateway_boot"
     """Number of this machine's boot, and which boot that was; see `edge.timekeeper`."""
+    KNOWN_MS = "known_ms"
+    """A true time that is past; an unset clock cannot be right before it."""
 
     @classmethod
     def forwarded(cls, lane: str) -> "Mark":

@@ -7,6 +7,10 @@ moment on the wall clock is no longer asked but for what keeps it right: true ti
 which the machine booted, plus the time since. A clock that is set by hand, jumps or leaps back
 changes nothing then, and rows from before the moment get their true time by the same sum.
 
+While the time is not known, a clock that shows less than what is surely past (a true time of an
+earlier boot, or this release) counts as that: 1970 helps nobody, and a Kafka that keeps records for
+a week would drop them at once.
+
 `(gateway_boot, monotonic_ms)` rises with the position in the spool, so time can be searched for.
 """
 
@@ -14,12 +18,15 @@ import threading
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from edge.clock import Clock, Look, mark_number
+from edge.clock import NOT_BEFORE_MS, Clock, Look, mark_number
 from edge.marks import Mark
 from edge.rows import Lane, StoredTelemetry
 from edge.spool import Spool
 
 MARK_BITS = 40
+
+KNOWN_EVERY_MS = 60_000
+"""The past is noted about so often."""
 
 STEP_MS = 60_000
 """A clock that is kept right moves by less than this from one look to the next."""
@@ -132,6 +139,7 @@ class Timekeeper:
             boot=self._boot,
             monotonic_ms=clock.monotonic_ms(),
         )
+        self._past_ms = max(NOT_BEFORE_MS, spool.marks[Mark.KNOWN_MS])
         self._note()
         self.tick()
 
@@ -149,12 +157,13 @@ class Timekeeper:
         """The present moment; its time is true if its number says so."""
         epoch = self._epoch
         monotonic_ms = self._clock.monotonic_ms()
-        zero_ms = epoch.zero_ms
-        wall_ms = self._clock.wall_ms() if zero_ms is None else zero_ms + monotonic_ms
+        if epoch.zero_ms is not None:
+            return Stamp(epoch.zero_ms + monotonic_ms, epoch.gateway_boot, monotonic_ms)
+        wall_ms = max(self._clock.wall_ms(), self._past_ms + monotonic_ms)
         return Stamp(wall_ms, epoch.gateway_boot, monotonic_ms)
 
     def wall_ms(self) -> int:
-        """True time where it is known, otherwise what the wall clock shows."""
+        """True time where it is known, otherwise what the wall clock shows, at least the past."""
         return self.now().received_ms
 
     def is_present(self, gateway_boot: int) -> bool:
@@ -177,6 +186,8 @@ class Timekeeper:
             if synced and self._believable(look):
                 self._epoch = self._epoch.seen(look)
                 self._note()
+            if self.known and self.wall_ms() >= self._spool.marks[Mark.KNOWN_MS] + KNOWN_EVERY_MS:
+                self._spool.marks.note(Mark.KNOWN_MS, self.wall_ms())
 
     def _believable(self, look: Look) -> bool:
         """Whether a clock that says it is right does not jump."""

@@ -21,7 +21,7 @@ from cloud.watch import (
 from deploy.stack import Stack
 from schemas.errors import ContractError, Reason
 from schemas.records import Record, confluent_header, encode_confluent
-from schemas.topics import ALERTS, GATEWAY_STATUS
+from schemas.topics import ALERTS, CLOCKS, GATEWAY_STATUS
 from schemas.versions import released_json
 from scoring.events import EventKind, ModelEvent
 from transport.events import publish_events
@@ -170,3 +170,37 @@ def test_gateways_of_two_versions_are_seen_with_their_last_heartbeat(kafka: Kafk
     assert json.loads(gateway_json(mine[0]))["time"] >= since_ms
     only = GatewayFilter(names[1], since_ms, follow=False)
     assert len(list(watch_gateways(only, kafka))) == 3
+
+
+def clock(vehicle_id: str, **changes: object) -> Record:
+    record: Record = {
+        "gateway_id": "gate-1",
+        "vehicle_id": vehicle_id,
+        "boot_id": 1,
+        "zero_time": 1_763_836_200_000,
+        "error_ms": 1_000,
+        "source": "vehicle",
+        "time": 1_763_836_300_000,
+        "offset_ms": 1_763_836_200_000,
+        "synced_from_seq": 20,
+    }
+    return record | changes
+
+
+def test_alerts_of_vehicles_without_the_time_are_shown_with_the_true_one(
+    kafka: KafkaSettings,
+) -> None:
+    name = "watch-clock"
+    publish_records(kafka, CLOCKS, [clock(name, offset_ms=0), clock(name, boot_id=2)])
+    publish_records(kafka, CLOCKS, [clock(name)])  # a better one
+    records = [
+        alert(vehicle_id=name, seq=12, since=4_000, event_time=12_345),
+        alert(vehicle_id=name, seq=20, state="CLOSED"),  # from here on it knew the time
+        alert(vehicle_id=name, seq=12, boot_id=3),  # a boot that nobody told of
+    ]
+    publish_records(kafka, ALERTS, records)
+    wanted = AlertFilter(vehicle_id=name, since_ms=0, follow=False)
+    first, second, third = watch_alerts(wanted, kafka)
+    assert (first["event_time"], first["true_event_time"]) == (12_345, 1_763_836_212_345)
+    assert first["true_since"] == 1_763_836_204_000
+    assert "true_event_time" not in second | third

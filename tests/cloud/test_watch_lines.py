@@ -19,6 +19,18 @@ def test_a_line_says_it_all() -> None:
     )
 
 
+def test_times_of_a_vehicle_that_did_not_know_the_time_are_the_true_ones() -> None:
+    known = alert()
+    shown = alert(
+        since=4_000,
+        event_time=12_345,
+        true_since=known["since"],
+        true_event_time=known["event_time"],
+    )
+    assert alert_line(shown) == alert_line(known) + "  TIME CORRECTED"
+    assert json.loads(alert_json(shown))["event_time"] == 12_345
+
+
 def test_a_late_closing_of_the_cloud() -> None:
     line = alert_line(
         alert(state="CLOSED", origin="CLOUD", gateway_id=None, signals=[], late=True, score=0.5)

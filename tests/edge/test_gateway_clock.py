@@ -30,6 +30,9 @@ HOUR_MS = 3_600_000
 YEAR_MS = 8_766 * HOUR_MS
 TRUE_MS = EPOCH_MS + 100_000_000_000
 
+PAST = [b"%d" % (NOT_BEFORE_MS + 20_000 + 1_000 * seconds) for seconds in range(4)]
+"""What a clock that says 1970 counts for, so long after a boot 20 s ago."""
+
 EVIDENCE = [
     (Evidence(kernel=True, timesyncd=False, chrony=None), True),
     (Evidence(kernel=False, timesyncd=True, chrony=None), False),  # set by hand since
@@ -128,9 +131,9 @@ def test_rows_from_before_the_clock_was_right_are_corrected_when_it_is(ground: G
     ground.learn_the_time()
     ground.receive(1)
     assert [receipts.of(row) for row in ground.rows()] == [
-        (TRUE_MS - 2_000, (("received_corrected", b"1"), ("received_raw_ms", b"6000"))),
-        (TRUE_MS - 1_000, (("received_corrected", b"1"), ("received_raw_ms", b"7000"))),
-        (TRUE_MS, (("received_corrected", b"1"), ("received_raw_ms", b"8000"))),
+        (TRUE_MS - 2_000, (("received_corrected", b"1"), ("received_raw_ms", PAST[1]))),
+        (TRUE_MS - 1_000, (("received_corrected", b"1"), ("received_raw_ms", PAST[2]))),
+        (TRUE_MS, (("received_corrected", b"1"), ("received_raw_ms", PAST[3]))),
         (TRUE_MS + 1_000, ()),
     ]
 
@@ -146,12 +149,12 @@ def test_boots_without_the_time_stay_as_they_are_and_others_are_corrected(ground
     receipts = Receipts(ground.keeper, ground.spool)
     told = [receipts.of(row) for row in ground.rows()]
     assert [receipt.received_ms for receipt in told] == [
-        6_000,
-        7_000,
+        NOT_BEFORE_MS + 21_000,
+        NOT_BEFORE_MS + 22_000,
         TRUE_MS - 1_000,
         TRUE_MS,
         TRUE_MS + 1_000,
-        10_000,
+        TRUE_MS + 21_000,  # after what is past: the true time at which the clock was set
     ]
     assert [dict(receipt.headers).get("clock_synced") for receipt in told] == [
         b"0",
