@@ -59,8 +59,8 @@ def alert_line(alert: Record) -> str:
         model said so, whether the data was late, and whether its vehicle's clock was wrong: times
         are then the true ones (`cloud.clocks`).
     """
-    event_ms: int = alert.get("true_event_time", alert["event_time"])
-    since_ms: int = alert.get("true_since", alert["since"])
+    event_ms: int = alert["true_event_time" if "true_event_time" in alert else "event_time"]
+    since_ms: int = alert["true_since" if "true_since" in alert else "since"]
     lasted = duration(event_ms - since_ms)
     signals = "; ".join(signal_text(signal) for signal in alert["signals"][:SIGNALS_SHOWN])
     parts = [
