@@ -226,6 +226,12 @@ class Fleet:
             self.held[vehicle, boot, seq] = payload
         self.publish(vehicle, payload)
 
+    def hold(self, vehicle: str, seq: int, payload: bytes, *, boot: int = 1) -> None:
+        """Publish a batch that was made elsewhere, and keep it until it is acknowledged."""
+        with self._lock:
+            self.held[vehicle, boot, seq] = payload
+        self.publish(vehicle, payload)
+
     def publish(
         self, vehicle: str, payload: bytes, *, leaf: str = "telemetry", boot_seq: str = ""
     ) -> None:
