@@ -18,6 +18,10 @@ from schemas.records import encode_single_object
 
 BYTES_MAX = 8 * 1024 * 1024
 
+REMEMBERED_ROWS_MAX = 100_000
+"""Rows taken in again after a start at most, about a second's work; what they do not show is told
+once more, if its vehicle still does not know the time."""
+
 
 class ClockWatch:
     """Follows `edge.vehicle_clocks` through the spool. Belongs to one thread.
@@ -52,7 +56,8 @@ class ClockWatch:
         if first is None:
             return
         history_ms = round(self._settings.history_min_s * 1000)
-        after = history_start(history_ms, first=first, last=scored, moment_at=moments(reader)) - 1
+        start = history_start(history_ms, first=first, last=scored, moment_at=moments(reader))
+        after = max(start - 1, scored - REMEMBERED_ROWS_MAX)
         while after < scored:
             most = min(self._settings.score_messages_max, scored - after)
             rows = reader.telemetry(after=after, rows_max=most, bytes_max=BYTES_MAX)
