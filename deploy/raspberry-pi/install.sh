@@ -172,9 +172,9 @@ place_backoff() {
 }
 
 restart_if_running() {
-    if systemd_runs && systemctl is-active --quiet "$SERVICE"; then
-        systemctl restart "$SERVICE"
-        say 'the gateway was restarted'
+    if systemd_runs && [ "$(systemctl show -P ActiveState "$SERVICE")" != inactive ]; then
+        systemctl restart --no-block "$SERVICE"
+        say "the gateway starts anew; how it is: motorcade gateway status"
     fi
 }
 
