@@ -3,8 +3,9 @@
     python -m deploy.aarch64_trial --python 3.11
 
 Installs the wheelhouse there with its own installer, runs `motorcade gateway check --local`, scores
-rows with a TFLite model and compares them with this machine's scores, and runs the spool's tests.
-Needs root. The userland is kept in the cache; nothing is left mounted.
+rows with TFLite models and compares them with this machine's scores, runs the spool's tests, and
+installs, removes and purges the Debian package. Needs root. The userland is kept in the cache;
+nothing is left mounted or running.
 """
 
 import argparse
@@ -20,6 +21,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from deploy.debian_package import NAME, make_package
 from deploy.userland import SUITES, Inside, UserlandKind, emulation, require_tools, userland
 from deploy.wheel_lock import Platform, locked_for
 from deploy.wheelhouse import CHECKOUT, directory_name, download, make_wheelhouse
@@ -27,16 +29,19 @@ from schemas.errors import MotorcadeError
 from scoring.bundle import Bundle
 
 MACHINE = "aarch64"
-INSTALL_TIMEOUT_S = 900.0
-CHECK_TIMEOUT_S = 300.0
-TESTS_TIMEOUT_S = 1_800.0
+INSTALL_TIMEOUT_S = 1_800.0
+CHECK_TIMEOUT_S = 600.0
+TESTS_TIMEOUT_S = 3_600.0
 
 TEST_LIBRARIES = frozenset(
     {"hypothesis", "iniconfig", "packaging", "pluggy", "pytest", "pytest-timeout"}
     | {"sortedcontainers"}
 )
 SPOOL_TESTS = ("test_spool*.py", "spool/test_*.py")
-MODEL = CHECKOUT / "tests" / "scoring" / "data" / "small.motorcade"
+MODELS = CHECKOUT / "tests" / "scoring" / "data"
+KINDS = {"autoencoder": "small", "windowed LSTM": "small_window"}
+"""What is scored: a model of readings and one of windows."""
+
 ROWS = 4_096
 ABSENT_SHARE = 0.05
 
@@ -45,7 +50,10 @@ DIFFERENCE_MAX = 1e-5
 says, but the runtime sums in another order on each."""
 
 PYTHON = "/opt/motorcade/current/bin/python"
-MOTORCADE = "/usr/local/bin/motorcade"
+CHECK = ("motorcade", "gateway", "check", "--local")
+STATE = "/var/lib/motorcade"
+
+PACKAGE = "gateway.deb"
 
 # A test's own deadline is for a processor that is there.
 PATIENT_TESTS = """\
@@ -97,8 +105,8 @@ def run(python: str) -> bool:
 
 
 def _in_namespace(*arguments: str) -> bool:
-    """Run this module again where mounts vanish with the process; whether it went well."""
-    apart = ["unshare", "--mount", "--propagation", "private"]
+    """Run this module again where mounts and children end with it; whether it went well."""
+    apart = ["unshare", "--mount", "--propagation", "private", "--pid", "--fork", "--kill-child"]
     command = [*apart, sys.executable, "-m", "deploy.aarch64_trial", *arguments]
     return subprocess.run(command, cwd=CHECKOUT, check=False).returncode == 0
 
@@ -106,22 +114,30 @@ def _in_namespace(*arguments: str) -> bool:
 def _prepare(platform: Platform, place: Path) -> None:
     """The wheelhouse, the libraries of the tests, the rows, and this machine's scores of them."""
     make_wheelhouse(platform, place)
+    make_package(platform, place).rename(place / PACKAGE)
     lock = (CHECKOUT / "requirements" / "dev.txt").read_text("utf-8")
     wanted = [entry for name, entry in locked_for(lock, platform).items() if name in TEST_LIBRARIES]
     download(wanted, platform, place / "tests")
     (place / "tests" / "patient_tests.py").write_text(PATIENT_TESTS, "utf-8")
-    np.save(place / "rows.npy", rows_for(Bundle.load(MODEL)))
-    score = ["-m", "deploy.score_rows", str(MODEL), f"{place}/rows.npy", f"{place}/here.npy"]
-    subprocess.run([sys.executable, *score], cwd=CHECKOUT, check=True, timeout=CHECK_TIMEOUT_S)
+    for name in KINDS.values():
+        model = MODELS / f"{name}.motorcade"
+        np.save(place / f"{name}-rows.npy", rows_for(Bundle.load(model)))
+        files = [str(model), f"{place}/{name}-rows.npy", f"{place}/{name}-here.npy"]
+        score = [sys.executable, "-m", "deploy.score_rows", *files]
+        subprocess.run(score, cwd=CHECKOUT, check=True, timeout=CHECK_TIMEOUT_S)
 
 
 def rows_for(bundle: Bundle) -> NDArray[np.float32]:
-    """Rows around what a model was trained on, some features absent. Shape (ROWS, F)."""
+    """Rows around what a model was trained on, some features absent.
+
+    Returns:
+        Shape (ROWS, C): of a windowed model the readings of each window, one behind the other.
+    """
     rng = np.random.default_rng(7)
-    manifest = bundle.manifest
-    rows = rng.normal(manifest.mean, manifest.scale, size=(ROWS, len(manifest.features)))
+    m = bundle.manifest
+    rows = rng.normal(m.mean, m.scale, size=(ROWS, m.window, len(m.features)))
     rows[rng.random(rows.shape) < ABSENT_SHARE] = np.nan
-    return rows.astype(np.float32)
+    return rows.astype(np.float32).reshape(ROWS, -1)
 
 
 def try_inside(python: str, base: Path, place: Path) -> None:
@@ -136,9 +152,12 @@ def try_inside(python: str, base: Path, place: Path) -> None:
     step = _Steps(inside)
     wheelhouse = directory_name(Platform(MACHINE, python))
     step("install", ["sh", f"/mnt/given/{wheelhouse}/install.sh"], INSTALL_TIMEOUT_S)
-    print(step("check", [MOTORCADE, "gateway", "check", "--local"], CHECK_TIMEOUT_S), end="")
-    _compare(step, place)
+    print(step("check", CHECK, CHECK_TIMEOUT_S), end="")
+    for kind, name in KINDS.items():
+        _compare(step, place, kind, name)
     _run_spool_tests(step)
+    step("uninstall", ["sh", f"/mnt/given/{wheelhouse}/install.sh", "uninstall"], CHECK_TIMEOUT_S)
+    _try_package(step)
 
 
 class _Steps:
@@ -151,7 +170,10 @@ class _Steps:
         self, name: str, command: Sequence[str], timeout_s: float, **variables: str
     ) -> str:
         with _told(name):
-            done = self._inside.run(command, timeout_s, **variables)
+            try:
+                done = self._inside.run(command, timeout_s, **variables)
+            except subprocess.TimeoutExpired as error:
+                raise TrialError(f"{name} was not done in {timeout_s:.0f} s") from error
         if done.returncode != 0:
             raise TrialError(f"{name} failed ({done.returncode}): {done.stdout}{done.stderr}")
         return done.stdout
@@ -161,11 +183,12 @@ class _Steps:
         return self._inside.root / path.lstrip("/")
 
 
-def _compare(step: _Steps, place: Path) -> None:
-    model = f"/mnt/checkout/{MODEL.relative_to(CHECKOUT)}"
-    files = [model, "/mnt/given/rows.npy", "/tmp/there.npy"]
-    step("score", [PYTHON, "-m", "deploy.score_rows", *files], CHECK_TIMEOUT_S)
-    found = likeness(np.load(place / "here.npy"), np.load(step.fetch("/tmp/there.npy")))
+def _compare(step: _Steps, place: Path, kind: str, name: str) -> None:
+    model = f"/mnt/checkout/{MODELS.relative_to(CHECKOUT)}/{name}.motorcade"
+    files = [model, f"/mnt/given/{name}-rows.npy", f"/tmp/{name}.npy"]
+    step(kind, [PYTHON, "-m", "deploy.score_rows", *files], CHECK_TIMEOUT_S)
+    there = np.load(step.fetch(f"/tmp/{name}.npy"))
+    found = likeness(np.load(place / f"{name}-here.npy"), there)
     print(
         f"      {found.rows} rows, {found.same_bits} of them with the same bits as here, "
         f"largest difference {found.difference:.2g} of 1 + score"
@@ -202,6 +225,18 @@ def _run_spool_tests(step: _Steps) -> None:
         HYPOTHESIS_STORAGE_DIRECTORY="/tmp/hypothesis",
     )
     print(f"      {told.strip().splitlines()[-1]}")
+
+
+def _try_package(step: _Steps) -> None:
+    """The package after the installer: both know the same places, so what stays must be kept."""
+    step("package", ["dpkg", "--install", f"/mnt/given/{PACKAGE}"], INSTALL_TIMEOUT_S)
+    step("its check", CHECK, CHECK_TIMEOUT_S)
+    step("remove", ["dpkg", "--remove", NAME], CHECK_TIMEOUT_S)
+    if not step.fetch(STATE).is_dir():
+        raise TrialError(f"removing the package took {STATE}")
+    step("purge", ["dpkg", "--purge", NAME], CHECK_TIMEOUT_S)
+    if step.fetch(STATE).exists():
+        raise TrialError(f"purging the package left {STATE}")
 
 
 @contextmanager
