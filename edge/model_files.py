@@ -72,7 +72,7 @@ def newest_in(directory: Path, model_name: str) -> ModelFile:
     Raises:
         SettingsError: There is none, or the directory cannot be read.
     """
-    files = [read_file(path) for path in _paths(directory)]
+    files = [read_file(path) for path in _paths(directory) if path.is_file()]
     versions = [
         (version_key(file.found.manifest.version), file)
         for file in files
@@ -141,8 +141,9 @@ class Inbox:
 
 
 def _paths(directory: Path) -> list[Path]:
+    """What may be a bundle by its name; hidden files, as some systems leave on sticks, may not."""
     try:
-        paths = sorted(directory.glob(f"*{FILE_SUFFIX}"))
+        paths = sorted(directory.glob(f"[!.]*{FILE_SUFFIX}"))
         if not paths and not directory.is_dir():
             raise SettingsError(f"{directory} is no directory")
     except OSError as error:

@@ -94,6 +94,9 @@ class Yard:
     def told(self) -> list[tuple[str, str]]:
         return [(event["kind"], event["model_version"]) for event in self.mine(MODEL_EVENTS)]
 
+    def status(self) -> dict[str, Any]:
+        return ask(self.home / "c", "status")
+
     def models(self) -> dict[str, Any]:
         return ask(self.home / "c", "models")
 
@@ -279,6 +282,7 @@ def test_offline_by_stick_and_back_by_hand(yard: Yard, fleet: Fleet) -> None:
         assert outcome["came"] == "installed"
         until("the second one scores", lambda: f"scoring with {yard.name} 2" in gateway.log())
         assert ask(yard.home / "c", "rollback")["version"] == "1"
+        until("the first one scores again", lambda: yard.status()["model_version"] == "1")
         car = yard.vehicle(1)
 
         def alerted() -> bool:

@@ -284,6 +284,8 @@ def test_a_directory_gives_its_newest_version(bench: Bench) -> None:
         bundle(version).save(stick / f"{version}.motorcade")
     bundle("99", name="other").save(stick / "other.motorcade")
     (stick / "broken.motorcade").write_bytes(b"rubbish")
+    (stick / "._9.motorcade").write_bytes(b"left by another system")
+    (stick / ".motorcade").mkdir()
     assert bench.updates.install(stick).version == "10"
     (bench.directory / "empty").mkdir()
     with pytest.raises(SettingsError, match="no release of anomaly"):
