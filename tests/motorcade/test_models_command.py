@@ -13,7 +13,8 @@ from deploy.stack import Stack
 from motorcade import cli
 from schemas.records import decode_confluent
 from schemas.topics import MODEL_EVENTS
-from scoring.bundle import Bundle
+from scoring.bundle import Bundle, sha256_hex
+from scoring.signing import SigningKey, TrustStore, Verdict
 from scoring.traffic import Arm, Experiment, Mode
 from transport.catalog import write_traffic
 from transport.kafka import KafkaSettings, ensure_topics, read_to_end, register_schemas
@@ -213,3 +214,30 @@ def test_what_is_not_there_is_one_line(
     assert "cannot write" in models("get", name, str(tmp_path / "no" / "where"), status=2)
     (tmp_path / "junk").write_bytes(b"junk")
     assert "not-avro" in models("publish", str(tmp_path / "junk"), status=5)
+
+
+@pytest.mark.parametrize("padding", [0, 2_000_000])
+def test_a_signature_and_bounds_reach_the_log_whole(
+    models: Models, name: str, tmp_path: Path, padding: int
+) -> None:
+    key = SigningKey.generate()
+    key.save(tmp_path / "a.key")
+    small = Bundle.load(SMALL)
+    model = small.model + bytes(padding)  # Over a megabyte it goes in chunks.
+    manifest = replace(small.manifest, name=name, model_sha256=sha256_hex(model))
+    Bundle(manifest, model).save(tmp_path / "a.motorcade")
+    signing = ["--sign-key", str(tmp_path / "a.key")]
+    said = models("publish", str(tmp_path / "a.motorcade"), *signing, "--alerts-max=5")
+    assert f"signed by {key.public.key_id}" in said
+    shown = models("show", name)
+    assert f"signature  by key {key.public.key_id}" in shown
+    assert "bounds     at most 5 alerts a vehicle-hour" in shown
+    models("get", name, str(tmp_path / "b.motorcade"))
+    found = Bundle.load(tmp_path / "b.motorcade")
+    assert found.model == model
+    assert TrustStore({key.public.key_id: key.public}).judge(found.manifest) is Verdict.TRUSTED
+    Bundle(replace(manifest, version="other"), model).save(tmp_path / "c.motorcade")
+    models("publish", str(tmp_path / "c.motorcade"))
+    lines = models("diff", f"{name}@{manifest.version}", f"{name}@other").splitlines()
+    assert f"~ signature: {key.public.key_id} -> none" in lines
+    assert "~ bounds.alerts_per_vehicle_hour_max: 5 -> none" in lines
