@@ -19,7 +19,7 @@ from edge.spool.framing import BEGINS_GROUP
 from edge.spool.opening import Opened
 from edge.spool.segment import HEADER_BYTES, Segment
 from edge.spool.snapshot import Snapshot, remove_older, write_snapshot
-from edge.spool.state import State
+from edge.spool.state import State, merge
 from edge.spool.tail import Tail
 from edge.spool.telemetry_codec import ROW_BYTES, encode_hints, encode_rows
 
@@ -46,7 +46,7 @@ class Ledger:
         self.priority = opened.logs[Lane.PRIORITY]
         self.directory = self.telemetry.directory.parent
         self.state = opened.state
-        self.marks = Marks(opened.state.marks)
+        self.marks = Marks({**opened.state.marks, **self._only_beside_telemetry()})
         self.snapshot = opened.snapshot
         self.snapshot_bytes = 0 if opened.snapshot is None else opened.snapshot.size
         self.oldest_snapshot = opened.oldest_snapshot
@@ -55,6 +55,16 @@ class Ledger:
     def _log_bytes_since(self) -> int:
         since = 0 if self.snapshot is None else self.snapshot.number
         return sum(held.end for held in self.priority.segments if held.number >= since)
+
+    def _only_beside_telemetry(self) -> dict[str, int]:
+        """Marks that would go with the segments of telemetry, which alone hold them."""
+        kept = self.state.marks
+        hints = self.telemetry.hints
+        return {name: value for name, value in hints.items() if value > kept.get(name, 0)}
+
+    def all_marks(self) -> Change:
+        """What has to be on the disk before any segment goes: may be nothing."""
+        return Change(marks={**self._only_beside_telemetry(), **named(self.marks.moved())})
 
     # -- groups
 
@@ -189,6 +199,7 @@ class Ledger:
         """Go on from a snapshot that is on the disk."""
         self.snapshot, self.snapshot_bytes = snapshot, snapshot.size
         snapshot.state = State(state.spool_id)
+        merge(self.state.marks, state.marks)
         held = self.state.identities
         for vehicle_id, boots in state.identities.items():
             if held.get(vehicle_id) is boots:

@@ -160,12 +160,13 @@ def _add_up(spool_id: str, snapshot: Snapshot | None, logs: Mapping[Lane, Segmen
         while (found := walker.next()) is not None:
             if found.flags & KINDS == CHANGE:
                 state.apply(decode_change(found.content))
-    merge(state.marks, logs[Lane.TELEMETRY].hints)
     if snapshot is None:
         # What was settled before the first frame that is left is only told by the rows.
         state.marks[Mark.IDENTITY] = 0
+    marks = dict(state.marks)
+    merge(marks, logs[Lane.TELEMETRY].hints)
     for lane, log in logs.items():
-        log.floor(max(state.lasts[lane], *_floors(state.marks, lane)))
+        log.floor(max(state.lasts[lane], *_floors(marks, lane)))
     present = {(lane, segment.number) for lane in Lane for segment in logs[lane].segments}
     state.told = {told for told in state.told if (told.lane, told.number) in present}
     return state

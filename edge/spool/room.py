@@ -194,7 +194,7 @@ class Room:
         copy = self.aside.drop_oldest()
         if copy:
             return copy
-        log = self._ledger.telemetry
+        ledger, log = self._ledger, self._ledger.telemetry
         if not log.sealed and log.segments and (reason is GapReason.QUOTA or self._refusals):
             log.cut()
         if not log.sealed:
@@ -204,22 +204,17 @@ class Room:
         if history is None:
             self._give_up(segment, reason)
         else:
-            self.write(Change())
-        self._ledger.drop(Lane.TELEMETRY, [segment])
+            self.write(ledger.all_marks())
+        ledger.drop(Lane.TELEMETRY, [segment])
         return segment.end
 
     def write(self, change: Change) -> None:
         """Write a change, by the reserve if the disk is full. Raises OSError."""
         try:
-            self._write_all(change)
+            self._ledger.commit((), change)
         except OSError as error:
             if error.errno not in _FULL or not self.reserve.release():
                 raise
-            self._write_all(change)
-
-    def _write_all(self, change: Change) -> None:
-        """The change, and the marks that moved."""
-        if change or self._ledger.marks.moved():
             self._ledger.commit((), change)
 
     def _give_up(self, segment: Segment, reason: GapReason) -> None:
@@ -227,7 +222,7 @@ class Room:
         unsent = [found for found in self._rows_of(segment) if not self._needs_no_gap(found)]
         batches = [(*identity_of(found)[:3], found.end - found.offset) for found in unsent]
         gaps = gaps_of(batches)
-        marks = {Mark.GIVEN_UP.value: segment.last}
+        marks = {**ledger.all_marks().marks, Mark.GIVEN_UP.value: segment.last}
         identities: list[tuple[str, bytes]] = []
         if segment.last > ledger.marks.durable(Mark.IDENTITY):
             book = self._book_up_to(segment.last)
@@ -324,7 +319,18 @@ class Room:
         segment = next((held for held in log.segments if held.number == lost.number), None)
         if segment is None:
             return [nameless(lost)]
-        return gaps_of_damage(lost, self._neighbours(segment))
+        return gaps_of_damage(lost, self._neighbours(segment), self._was_settled(lost))
+
+    def _was_settled(self, lost: Damage) -> Callable[[str, int, int], bool]:
+        """Whether a batch was ever settled, as far as the saved identities can tell."""
+        if lost.last > self._ledger.marks.durable(Mark.IDENTITY):
+            return lambda *_: True
+
+        def was_settled(vehicle_id: str, boot_id: int, seq: int) -> bool:
+            state = self._ledger.boots(vehicle_id).get(boot_id)
+            return state is None or state.covers(seq)
+
+        return was_settled
 
     def _neighbours(self, segment: Segment) -> Iterator[Neighbour]:
         walker = self._ledger.telemetry.walker(segment, position=0)

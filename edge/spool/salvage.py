@@ -5,7 +5,7 @@ each vehicle; when that is as many batches as rows are lost, these are the ones.
 is told without names.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -33,17 +33,22 @@ def unsent_part(damage: Damage, *, settled: int) -> Damage:
     return replace(damage, first=max(damage.first, settled + 1))
 
 
-def gaps_of_damage(damage: Damage, good: Iterable[Neighbour]) -> list[Gap]:
+def gaps_of_damage(
+    damage: Damage, good: Iterable[Neighbour], was_settled: Callable[[str, int, int], bool]
+) -> list[Gap]:
     """Gaps for the rows that are lost.
 
     Args:
         damage: Which.
         good: The good rows of the segment, by position.
+        was_settled: Whether a batch (vehicle, boot, seq) was ever stored; what never was is a
+            hole of the vehicle's own, and then the numbers say nothing.
 
     Example:
         >>> from edge.rows import Lane
         >>> lost = Damage(Lane.TELEMETRY, 1, 11, 12, 300)
-        >>> gaps_of_damage(lost, [Neighbour(10, "a", 1, 5), Neighbour(13, "a", 1, 8)])
+        >>> good = [Neighbour(10, "a", 1, 5), Neighbour(13, "a", 1, 8)]
+        >>> gaps_of_damage(lost, good, lambda *batch: True)
         [Gap(vehicle_id='a', boot_id=1, first_seq=6, last_seq=7, batches=2, bytes=300)]
     """
     before: dict[tuple[str, int], int] = {}
@@ -61,6 +66,10 @@ def gaps_of_damage(damage: Damage, good: Iterable[Neighbour]) -> list[Gap]:
     ]
     rows = damage.last - damage.first + 1
     if sum(last - first + 1 for _, first, last in missing) != rows:
+        return [nameless(damage)]
+    if not all(
+        was_settled(*key, s) for key, first, last in missing for s in range(first, last + 1)
+    ):
         return [nameless(damage)]
     return _named(sorted(missing), damage.bytes // rows)
 

@@ -245,7 +245,8 @@ class Spool:
                 oldest = self._ledger.oldest_needed(is_pressed=self._room.is_pressed)
                 segments = [segment for segment in segments if segment.number < oldest]
             if segments:
-                self.save()  # what lets them go has to be on the disk before they are gone
+                # What lets them go has to be on the disk before they are gone.
+                self._commit((), self._ledger.all_marks())
                 with disk_errors(self.path):
                     self._ledger.drop(lane, segments)
             return len(segments)

@@ -421,3 +421,43 @@ def _stands_for(gap: Gap, vehicle_id: str, boot_id: int, seq: int) -> bool:
         return True
     named = (gap.vehicle_id, gap.boot_id) == (vehicle_id, boot_id)
     return named and gap.first_seq <= seq <= gap.last_seq
+
+
+def test_marks_stay_when_the_telemetry_goes_that_held_them(path: Path, files: MoodyFiles) -> None:
+    spool = opened(path, files)
+    book = spool.identity_book(vehicles_max=10)
+    fill(spool, book, 1, 50)
+    spool.marks.note(Mark.FORWARDED_TELEMETRY, 40)
+    spool.marks.note(Mark.POSITIONS_OFFSET, 8)
+    fill(spool, book, 51, 55)
+    assert spool.marks.durable(Mark.FORWARDED_TELEMETRY) == 40
+    files.free = 0
+    fill(spool, book, 56, 100)
+    for segment_ in (path / Lane.TELEMETRY).iterdir():
+        segment_.unlink()
+    spool._file_lock.close()
+    spool = opened(path, files)
+    assert spool.marks[Mark.FORWARDED_TELEMETRY] == 40
+    assert spool.marks[Mark.POSITIONS_OFFSET] == 8
+    spool.close()
+
+
+def test_a_hole_of_another_vehicle_is_not_taken_for_what_was_lost(
+    path: Path, files: MoodyFiles
+) -> None:
+    spool = opened(path, files)
+    book = spool.identity_book(vehicles_max=10)
+    group = [row for row in rows(1, 30) if (row.vehicle_id, row.seq) != ("a", 12)]
+    group = [row for row in group if row.vehicle_id == "a" or row.seq == 12]
+    for row in group:
+        book.admit(row.vehicle_id, row.boot_id, row.seq, row.oldest_seq)
+    spool.store(group, [], book)
+    spool.save(book)
+    spool.close()
+    file = segment(path, 0)
+    damage(file, file.read_bytes().index(b"12 "))
+    spool = opened(path, files)
+    assert len(there(spool)) == len(group) - 1
+    [gap] = gaps(spool)
+    assert (gap["vehicle_id"], gap["batches"]) == (None, 1)
+    spool.close()
