@@ -9,8 +9,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from itertools import pairwise, takewhile
+from pathlib import Path
 from typing import Any
 
+from edge.gaps import GapReason
 from edge.identity import IdentityBook, Verdict
 from edge.marks import Mark
 from edge.rows import AlertState, Kind, Lane, Priority, StoredPriority, StoredTelemetry, Telemetry
@@ -177,7 +179,7 @@ def judged(promise: Promise, call: Call, seen: Seen) -> tuple[list[Breach], Prom
     Returns:
         What is broken, and the promise that holds from now on.
     """
-    gaps = Gaps([row for row in seen.rows[Lane.PRIORITY] if row.kind == Kind.GAP])
+    gaps = _gaps_ever(promise, seen)
     breaches: list[Breach] = []
     rows: dict[Lane, Rows] = {}
     gone: dict[Lane, Rows] = {}
@@ -229,6 +231,82 @@ def _outcomes(calls: Sequence[Call], seen: Seen) -> Iterator[Call]:
             yield from (replace(other, telemetry=there) for other in calls)
 
 
+def damaged(promise: Promise, spool: Spool, *, rotten: Path) -> tuple[list[Breach], Promise]:
+    """Compare a spool of which a bit has rotted with the promise.
+
+    One record of the file may be lost, and if it was not sent, that is told; all else is there.
+
+    Returns:
+        What is broken, and the promise that holds from now on.
+    """
+    Seen.of(spool)  # damage is found, and told, by reading
+    seen = Seen.of(spool)
+    breaches: list[Breach] = []
+    rows: dict[Lane, Rows] = {}
+    lost: dict[Lane, list[Stored]] = {}
+    for lane in Lane:
+        shown = {row.position: row for row in seen.rows[lane]}
+        held = promise.rows[lane]
+        rows[lane] = shown
+        lost[lane] = [row for position, row in held.items() if position not in shown]
+        wrong = [row for position, row in held.items() if shown.get(position, row) != row]
+        breaches += [Breach(Wrong.LOST, f"{brief(row)} is another") for row in wrong]
+        new = [row for position, row in shown.items() if position not in held]
+        told = [row for row in new if not isinstance(row, StoredPriority) or row.kind != Kind.GAP]
+        breaches += [Breach(Wrong.REPEATED, f"nobody stored {brief(row)}") for row in told]
+        if lost[lane] and rotten.parent.name != lane:
+            breaches.append(Breach(Wrong.LOST, f"{lane}: {len(lost[lane])} rows, by {rotten}"))
+    breaches += _untold(promise, seen, lost)
+    if len(lost[Lane.TELEMETRY]) > 1:
+        breaches.append(Breach(Wrong.LOST, f"one bit cost {len(lost[Lane.TELEMETRY])} rows"))
+    if not breaches and rotten.parent.name != Lane.PRIORITY:
+        breaches = [*_marks(promise, NO_CALL, seen), *_alerts(promise, NO_CALL, seen)]
+    return breaches, replace(
+        promise,
+        rows=rows,
+        last=seen.last,
+        marks=seen.marks,
+        noted=seen.marks,
+        alerts={(state.vehicle_id, state.code): state for state in seen.alerts},
+        published=frozenset(seen.alerts) - seen.unpublished,
+        settled=_still_settled(promise.settled, seen),
+    )
+
+
+def _untold(promise: Promise, seen: Seen, lost: Mapping[Lane, list[Stored]]) -> list[Breach]:
+    """Rows that are lost, were not sent, and of which no gap record tells."""
+    unsent = [
+        row
+        for lane in Lane
+        for row in lost[lane]
+        if row.position > max(seen.marks[Mark.forwarded(lane)], _given_up(lane, seen))
+    ]
+    known = promise.rows[Lane.PRIORITY]
+    gaps = Gaps(
+        [
+            row
+            for row in seen.rows[Lane.PRIORITY]
+            if row.kind == Kind.GAP and row.position not in known
+        ]
+    )
+    told = sum(gap["batches"] for gap in gaps.records)
+    if told == len(unsent):
+        return []
+    return [Breach(Wrong.LOST, f"gaps tell of {told} rows, {len(unsent)} unsent ones are lost")]
+
+
+def _given_up(lane: Lane, seen: Seen) -> int:
+    return seen.marks[Mark.GIVEN_UP] if lane is Lane.TELEMETRY else 0
+
+
+def _still_settled(settled: frozenset[Identity], seen: Seen) -> frozenset[Identity]:
+    """What the identities still know; damage may have taken the rest."""
+    book = seen.book() if seen.book is not None else None
+    return frozenset(
+        each for each in settled if book is None or book.admit(*each, 1) is not Verdict.NEW
+    )
+
+
 class Gaps:
     """The gap records that a spool shows.
 
@@ -251,18 +329,24 @@ class Gaps:
 
     def breaches(self, promise: Promise, kept: Rows, seen: Seen) -> list[Breach]:
         """Each batch given up is told once: neither two gaps for one, nor a gap for none."""
-        if not self.records:
-            return []
-        told = sum(gap["batches"] for gap in self.records)
+        told = sum(gap["batches"] for gap in self.records if gap["reason"] != GapReason.DAMAGED)
         given_up = seen.marks[Mark.GIVEN_UP]
         known = {**promise.gone[Lane.TELEMETRY], **promise.rows[Lane.TELEMETRY]}
-        missing = sum(
+        missing = told and sum(
             self.covers(row) and (position not in kept or position <= given_up)
             for position, row in known.items()
         )
         if told > missing:
             return [Breach(Wrong.REPEATED, f"gaps tell of {told} batches, {missing} are missing")]
         return []
+
+
+def _gaps_ever(promise: Promise, seen: Seen) -> Gaps:
+    """Those that are there, and those that went when they were in Kafka."""
+    lane = Lane.PRIORITY
+    shown = {row.position: row for row in seen.rows[lane]}
+    ever = {**promise.gone[lane], **promise.rows[lane], **shown}
+    return Gaps([row for row in ever.values() if row.kind == Kind.GAP])
 
 
 class _Lane:
@@ -322,12 +406,19 @@ class _Lane:
             elif wanted and same(row, wanted[0]) and position > self._promise.last[self._lane]:
                 self.rows[position] = row
                 wanted.pop(0)
-            elif isinstance(row, StoredPriority) and row.kind == Kind.GAP:
+            elif isinstance(row, StoredPriority) and _tells_of_room(row):
                 self.rows[position] = row
             else:
                 self._say(Wrong.REPEATED, f"nobody stored {brief(row)} at {position}")
         for missing in wanted:
             self._say(Wrong.LOST, f"the call's row is not there: {brief(missing)}")
+
+
+def _tells_of_room(row: StoredPriority) -> bool:
+    """Whether it is a gap record for want of room; of damage there is none to tell."""
+    if row.kind != Kind.GAP:
+        return False
+    return bool(decode_single_object("GatewayGap", row.payload)["reason"] != GapReason.DAMAGED)
 
 
 def _done(lane: Lane, promise: Promise, seen: Seen) -> int:
