@@ -97,7 +97,13 @@ class HealthBoard:
             self._tell(states, now_s)
 
     def leave(self) -> None:
-        """Say goodbye; a broker that is away says it by itself, by the will."""
+        """Tell the last state, such as being fenced, and say goodbye.
+
+        A broker that is away says the latter by itself, by the will.
+        """
+        states = (*states_of(self._health), self._clock_synced())
+        if states != self._told:
+            self._tell(states, time.monotonic())
         self._say(self._link_topic, OFFLINE)
 
     def _tell(self, states: States, now_s: float) -> None:

@@ -11,7 +11,7 @@ from edge.rows import Lane, StoredPriority, StoredTelemetry
 from edge.settings import GatewaySettings
 from edge.slices import SLICE_BYTES_MIN, RoundTrips, Slice
 from edge.spool import Spool, SpoolReader
-from edge.timekeeper import Moment, Stamp
+from edge.timekeeper import Stamp
 from edge.token_bucket import TokenBucket
 
 FRESH_SHARE = 0.1
@@ -128,6 +128,7 @@ class LaneReader:
 
     def wait_s(self, now_s: float) -> float | None:
         """How long until the backlog goes on; None where there is none."""
+        self._bucket.rate = self._settings.backlog_rate  # It may have been changed.
         self.telemetry.gave_up(self._spool.marks[Mark.GIVEN_UP])
         if self.telemetry.gap() is None:
             return None
@@ -179,9 +180,10 @@ class LaneReader:
     def _before_fresh(self, now: Stamp) -> int:
         """The position behind which the stream is now."""
         since_ms = now.monotonic_ms - round(FRESH_SHARE * self._settings.backlog_after_s * 1000)
-        since = Moment(now.gateway_boot, since_ms)
+        # A boot has two numbers, before and after its clock became right.
+        since = (now.gateway_boot // 2, since_ms)
         first = position_at(
-            lambda received: received >= since,
+            lambda moment: (moment.gateway_boot // 2, moment.monotonic_ms) >= since,
             first=self.telemetry.live_after + 1,
             last=self._spool.last(Lane.TELEMETRY),
             moment_at=moments(self._reader),

@@ -27,6 +27,7 @@ from edge_parts import (
 )
 from far_kafka import FarKafka, far_kafka, grant, limit_topic, revoke_topics
 from gateway_child import FENCED_STATUS
+from mosquitto_broker import MosquittoBroker
 from tcp_proxy import TcpProxy
 
 from deploy.stack import Stack
@@ -34,8 +35,9 @@ from edge.models import ModelStore
 from schemas.errors import Reason
 from schemas.records import Record, decode_single_object, encode_single_object
 from schemas.signals import SIGNAL_NAMES
-from schemas.topics import ALERTS, DEAD_LETTERS, TELEMETRY, TOPICS, Topic
+from schemas.topics import ALERTS, DEAD_LETTERS, TELEMETRY, TOPICS, Topic, mqtt_health
 from transport.kafka import KafkaSettings, delete_topics, ensure_topics, register_schemas
+from transport.mqtt import MqttClient, SessionSettings
 from transport.settings import MqttSettings
 
 pytestmark = pytest.mark.integration
@@ -206,24 +208,46 @@ def test_a_wrong_password_is_not_called_an_outage(road: Road) -> None:
         assert gateway.stop() == 0
 
 
-def test_a_gateway_that_was_away_while_another_took_over_stops(road: Road, fleet: Fleet) -> None:
+def retained(mqtt: MqttSettings, topic: str) -> bytes:
+    """What a broker tells whoever begins to listen."""
+    heard: list[bytes] = []
+    session = SessionSettings(client_id=f"late-{mqtt.fleet}", manual_ack=False, clean_start=True)
+    client = MqttClient(mqtt, session, on_message=lambda message: heard.append(message.payload))
+    client.subscribe([topic])
+    client.start()
+    try:
+        until("something is retained", lambda: heard)
+    finally:
+        client.stop()
+    return heard[0]
+
+
+def test_a_gateway_that_was_away_while_another_took_over_stops(
+    road: Road, fleet: Fleet, mosquitto: MosquittoBroker
+) -> None:
+    """Each in a car of its own: at one broker they would fight for the MQTT session as well."""
     car = road.vehicle("a")
     older = road.gateway("older")
-    newer = road.gateway("newer", kafka=road.kafka.near, gateway_id=road.name)
+    elsewhere = replace(road, mqtt=replace(road.mqtt, port=mosquitto.port))
+    newer = elsewhere.gateway("newer", kafka=road.kafka.near)
     with running(older):
         fleet.send(car, 1)
         road.wait_for(TELEMETRY, 1)
         road.proxy.refuse()
         until("it is away", says(older, "away"))
-        with running(newer):
+        with running(newer), Fleet(elsewhere.mqtt) as others:
             until("the newer one is connected", says(newer, "connected"))
             road.proxy.heal()
             assert older.wait_gone() == FENCED_STATUS
             assert "fenced" in older.uplink and "fenced" in older.log()
-            fleet.send(car, 2)
-            fleet.settle()
-            until("the newer one forwards", lambda: (car, 1, 2) in identities(road.mine(TELEMETRY)))
+            health = retained(road.mqtt, mqtt_health(road.name, road.name))
+            told = decode_single_object("GatewayStatus", health)
+            assert told["uplink"].startswith("fenced since")
+            others.send(car, 2)
+            others.settle()
+            road.wait_for(TELEMETRY, 2)
             assert newer.stop() == 0
+    assert identities(road.mine(TELEMETRY)) == expected(car, 2)
 
 
 def test_another_gateway_id_goes_on_where_the_one_before_was(road: Road, fleet: Fleet) -> None:
