@@ -33,6 +33,7 @@ from scoring.bundle import (
     sha256_hex,
 )
 from scoring.interpreter import TfliteModel
+from scoring.manifest import COLUMNS_MAX
 from scoring.reference import reference_of
 from scoring.scorer import INPUT_CLIP, BatchScorer
 from scoring.windows import READING_S, ROWS_BYTES, ending_at
@@ -164,13 +165,18 @@ def _prepare(readings: Readings, settings: TrainSettings) -> _Data:
         presence=settings.feature_presence,
         memory_max=settings.memory_features,
     )
+    window = _network(settings).window
+    if window * len(specs) > COLUMNS_MAX:
+        raise SettingsError(
+            f"windows of {window} readings of {len(specs)} features are over {COLUMNS_MAX} "
+            "numbers; train with a smaller window (trainer window)"
+        )
     features = features_of(readings, specs)
     folds = split(readings, share=settings.validation_share, seed=settings.seed)
     # Of one fold the held-out vehicles stay out of the normalisation, too. With several, all
     # vehicles train the final model, and two figures a feature give no fold away.
     fitted_on = folds.fold < 0 if folds.count == 1 else slice(None)
     mean, scale = _moments(features[fitted_on], quanta(specs))
-    window = _network(settings).window
     fold = np.full(len(readings), NOT_SHOWN)
     ends = window_ends(readings, features, window)
     ends = ends[folds.fold[ends] == folds.fold[ends - window + 1]]

@@ -22,7 +22,9 @@ NOW_MS = 1_763_836_212_345
 
 @pytest.fixture(scope="module")
 def bundle() -> Bundle:
-    with TrainingProcess() as process:
+    with pytest.MonkeyPatch.context() as patch, TrainingProcess() as process:
+        # One fold: as with much data, and a fifth of the time.
+        patch.setattr("cloud.split.CROSS_FIT_READINGS_MAX", 0)
         return fit_bundle(readings(16, 60), SETTINGS, SOURCE, process.fit, now_ms=NOW_MS)
 
 
@@ -32,10 +34,10 @@ def test_the_bundle_is_sound_and_says_that_it_takes_windows(bundle: Bundle) -> N
     assert (manifest.window, manifest.format) == (4, 3)
     assert manifest.feature_names[: len(SIGNALS)] == SIGNALS
     assert float(manifest.provenance.notes["keras_tflite_difference"]) < 1e-4
-    # All readings but the first three of each vehicle end a window, and each validates once.
-    assert manifest.provenance.notes["validation_readings"] == str(16 * 57)
+    # A quarter of the vehicles validate; all their readings but the first three end a window.
+    assert manifest.provenance.notes["validation_readings"] == str(4 * 57)
     assert manifest.reference is not None
-    assert sum(manifest.reference.scores) == 16 * 57
+    assert sum(manifest.reference.scores) == 4 * 57
 
 
 def test_normal_driving_scores_low_and_a_fault_high(bundle: Bundle) -> None:
@@ -63,6 +65,14 @@ def test_drives_too_short_for_a_window_are_refused_in_words() -> None:
     short = readings(60, 10)
     with pytest.raises(SettingsError, match="too few vehicles drove 32 readings in a row"):
         fit_bundle(short, TrainSettings(kind="lstm"), SOURCE, no_fit, now_ms=NOW_MS)
+
+
+def test_windows_that_no_manifest_takes_are_refused_before_training(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("cloud.fitting.COLUMNS_MAX", 32 * 7)
+    with pytest.raises(SettingsError, match=r"windows of 32 readings of \d+ features"):
+        fit_bundle(readings(16, 60), TrainSettings(kind="lstm"), SOURCE, no_fit, now_ms=NOW_MS)
 
 
 @pytest.mark.parametrize("change", [{"window": 1}, {"window": 129}])
