@@ -107,7 +107,8 @@ def comparable(manifest: Manifest, scored: Scored, part: slice) -> bool:
     """Whether all readings of a message have a score, and the history behind it is whole.
 
     Features that look back say so themselves: they are absent until their history reaches back
-    far enough (`scoring.features`); those that look back furthest are the last to come.
+    far enough (`scoring.features`); those that look back furthest are the last to come. Of a
+    window that is to be so at its first reading.
     """
     if not np.isfinite(scored.scores[part]).all():
         return False
@@ -115,7 +116,8 @@ def comparable(manifest: Manifest, scored: Scored, part: slice) -> bool:
     if furthest_s == 0:
         return True
     last = [i for i, spec in enumerate(manifest.features) if spec.window_s == furthest_s]
-    features = scored.features[0] if len(scored.features) == 1 else np.concatenate(scored.features)
+    matrices = scored.oldest or scored.features
+    features = matrices[0] if len(matrices) == 1 else np.concatenate(matrices)
     return bool(np.isfinite(features[part][:, last]).any(axis=1).all())
 
 

@@ -22,6 +22,7 @@ from scoring.bundle import Bundle
 from scoring.featurizer import Featured, Featurizer, split
 from scoring.policy import AlertPolicy, Decisions
 from scoring.scorer import BatchScorer, MakeScorer, RowScorer
+from scoring.windows import Windows
 
 Times = int | NDArray[np.int64]
 
@@ -41,6 +42,8 @@ class Scored:
         stale: Duplicate or out of order: scored without memory, no part in alerts. Shape (M,).
         transitions: Alerts that open or close, in order of arrival of the deciding readings.
         features: Of the readings, one matrix after the other; R rows in all.
+        oldest: The same of the first reading in each window, NaN where that is not full; none for
+            a point model.
         vehicle_rows: Numbers that tell the vehicles of the messages apart, M in all.
     """
 
@@ -49,6 +52,7 @@ class Scored:
     stale: NDArray[np.bool_]
     transitions: list[Transition]
     features: list[NDArray[np.float32]] = field(default_factory=list)
+    oldest: list[NDArray[np.float32]] = field(default_factory=list)
     vehicle_rows: list[NDArray[np.int64]] = field(default_factory=list)
 
 
@@ -201,6 +205,8 @@ class StreamScorer:
         scores = self._scores(featured)
         part.scores[:] = scores
         part.scored.features.append(featured.features)
+        if featured.windows is not None:
+            part.scored.oldest.append(_oldest(featured, featured.windows))
         part.scored.vehicle_rows.append(featured.rows)
         part.stale[:] = featured.stale
         decisions = self._policy.update(
@@ -299,6 +305,13 @@ class _Part:
     def stale(self) -> NDArray[np.bool_]:
         stop = self.first_message + len(self.columns.vehicle_ids)
         return self.scored.stale[self.first_message : stop]
+
+
+def _oldest(featured: Featured, windows: Windows) -> NDArray[np.float32]:
+    """What stands first in the window of each reading; NaN where it is not full. Shape (R, F)."""
+    oldest = np.full(featured.features.shape, np.nan, np.float32)
+    oldest[featured.fresh[windows.ready]] = windows.oldest(windows.ready)
+    return oldest
 
 
 def _shown(featured: Featured, fresh: NDArray[np.int64]) -> NDArray[np.float32]:

@@ -101,6 +101,11 @@ class Windows:
         """The windows of some of the readings that are ready. Shape (n, window * F)."""
         return ending_at(self._pool, self._places[readings], self._window)
 
+    def oldest(self, readings: NDArray[np.int64]) -> NDArray[np.float32]:
+        """The first reading in the windows of some that are ready. Shape (n, F)."""
+        oldest: NDArray[np.float32] = self._pool[self._places[readings] - self._window + 1]
+        return oldest
+
     def blocks(self) -> Iterator[NDArray[np.int64]]:
         """The readings that are ready, so many at a time that their rows are `ROWS_BYTES`."""
         most = max(1, ROWS_BYTES // (4 * self._window * self._pool.shape[1]))

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from edge_parts import EPOCH_MS, FAULTY, batch, bundle
+from edge_parts import EPOCH_MS, FAULTY, SOUND, Signals, batch, bundle, lstm_bundle
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -44,14 +44,19 @@ def test_a_sample_is_as_large_as_asked_for(share: float) -> None:
 
 
 def letters(
-    model: Bundle, seqs: list[int], *, received_ms: int = UNKNOWN_MS, shared: bool = False
+    model: Bundle,
+    seqs: list[int],
+    *,
+    received_ms: int = UNKNOWN_MS,
+    shared: bool = False,
+    signals: Signals = FAULTY,
 ) -> list[Record]:
     """What of these batches of a vehicle is sent, a model scoring them one by one."""
     scorer = StreamScorer(model, max_vehicles=10, origin="EDGE")
     sample = AgreementSample(1.0, "f", shared)
     found = []
     for seq in seqs:
-        payloads = [batch("car", seq, signals=FAULTY)]
+        payloads = [batch("car", seq, signals=signals)]
         columns = decoded(payloads, scorer.signals)
         scored = scorer.process(columns, now_ms=received_ms)
         rows = rows_of(payloads, [seq])
@@ -81,3 +86,9 @@ def test_a_model_with_memory_is_compared_once_its_history_is_whole() -> None:
     assert compared == list(range(130, 160))
     assert letters(model, list(range(100, 160)), shared=True) == []
     assert len(letters(plain, list(range(1, 10)), shared=True)) == 9
+
+
+def test_a_windowed_model_is_compared_once_all_of_its_window_has_its_history() -> None:
+    """Its mean over 10 s is there from 110 s on; so it is in all four readings from 113 s on."""
+    compared = letters(lstm_bundle(), list(range(100, 160)), signals=SOUND)
+    assert [record["seq"] for record in compared] == list(range(113, 160))
