@@ -2,7 +2,8 @@
 
 A commit is one append and one `fdatasync`. It writes the frames of its rows, on average one block
 more because the last one is written again by the commit behind it, and the file system's own
-record of it: on ext4 three blocks of the journal (a descriptor, the inode, a commit). So
+record of it: on ext4 up to three blocks of the journal (a descriptor, the inode, a commit). So
+at most, about:
 
     bytes a day = 86,400 x commits a second x (rows of a commit x bytes of a row + 4 blocks)
 
@@ -75,7 +76,8 @@ def budget(settings: GatewaySettings, load: Load, *, spool_bytes_allowed: int) -
         spool_bytes_allowed: What the spool may take, by quota and disk.
 
     Example:
-        >>> found = budget(GatewaySettings(), Load(), spool_bytes_allowed=4 * 1024**3)
+        >>> settings = GatewaySettings(group_commit_ms=20)
+        >>> found = budget(settings, Load(), spool_bytes_allowed=4 * 1024**3)
         >>> found.loss_ms, round(found.flash_bytes_a_day / 1e9, 1), round(found.offline_s / 86_400)
         (20, 1.4, 131)
     """
