@@ -17,7 +17,6 @@ class Health:
     Attributes:
         announcer: For lines in the log.
         pulse: Beats of the loops.
-        hanging: Loops that make no progress.
         received: MQTT messages that were decided on.
         stored: Telemetry batches put into the spool.
         duplicates: Batches that were there already.
@@ -41,7 +40,6 @@ class Health:
 
     announcer: Announcer = field(default_factory=Announcer)
     pulse: Pulse = field(default_factory=Pulse)
-    hanging: list[str] = field(default_factory=list)
     received: int = 0
     stored: int = 0
     duplicates: int = 0

@@ -132,9 +132,9 @@ class Operations:
 
     def _feed(self) -> None:
         """Feed the watchdog, unless a loop hangs."""
-        self._health.hanging = self._health.pulse.hanging()
-        if self._health.hanging:
-            names = ", ".join(self._health.hanging)
+        hanging = self._health.pulse.hanging()
+        if hanging:
+            names = ", ".join(hanging)
             self._health.announcer.warn("hangs", f"hangs, so the watchdog is not fed: {names}")
             return
         self._notify(self._notifier.alive)

@@ -27,6 +27,8 @@ NO_MODEL = "no model yet"
 class StatusTaker:
     """Takes the status of a gateway; from any thread.
 
+    It asks for nothing that a disk which hangs could keep, so that even then it tells what hangs.
+
     Args:
         settings: Of the gateway.
         spool: Its size and age.
@@ -74,7 +76,7 @@ class StatusTaker:
             "vehicle_drops": health.vehicle_drops,
             "spool_oldest_age_s": unsent_age_s(self._spool, now),
             "backlog_depth": health.backlog_depth,
-            "drops": self._spool.drops,
+            "drops": dict(health.drops),
             "disk_free_bytes": disk_free_bytes(self._settings.spool_path.parent),
             "clock_synced": self._keeper.synced,
             "rss_bytes": rss_bytes(),
@@ -91,6 +93,7 @@ class StatusTaker:
         """The record, and what only the control socket tells; as JSON may hold it. Raises so."""
         record = self.record()
         health, settings = self._health, self._settings
+        hanging = health.pulse.hanging()
         return {
             **record,
             "stored": health.stored,
@@ -103,9 +106,9 @@ class StatusTaker:
             "disk_free_min_bytes": settings.disk_free_min_bytes,
             "group_commit_ms": settings.group_commit_ms,
             "faults": faults(record, settings, self._spool.quota_bytes)
-            + [f"hangs: {loop}" for loop in health.hanging],
+            + [f"hangs: {loop}" for loop in hanging],
             "notes": notes(record),
-            "hanging": list(health.hanging),
+            "hanging": hanging,
             "last_problems": [asdict(problem) for problem in health.announcer.problems()],
         }
 

@@ -4,7 +4,8 @@ import dataclasses
 import json
 import os
 import threading
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -19,6 +20,7 @@ from motorcade.observing import OBSERVED, observed
 from motorcade.options import with_settings
 from motorcade.running import emit, log_to_stderr
 from motorcade.stopping import reload_on_hangup, stop_on_signals
+from schemas.errors import TransientError
 from transport.settings import KafkaSettings, MqttSettings
 
 if TYPE_CHECKING:
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
     from edge.reload import GatewayConfig
 
 PROGRESS_S = 0.5
+STATUS_S = 15.0
+"""Longest wait for a status, which a sound gateway gives at once."""
 
 NOT_THE_SOCKET = frozenset(
     f"gateway.{field.name}"
@@ -154,16 +158,24 @@ def status(config: Config, *, as_json: bool) -> int:
     An uplink that is away is no fault: the gateway stores, scores and alerts without.
     """
     with needs("edge"):
-        from edge.control_client import NotRunningError, ask
-
-        try:
-            found = {"running": True, **ask(config.section(GatewaySettings).control_path, "status")}
-        except NotRunningError as error:
-            if not as_json:
-                raise
-            found = {"running": False, "faults": [str(error)]}
-    click.echo(json.dumps(found) if as_json else "\n".join(status_lines(found)))
+        found = _ask_status(config.section(GatewaySettings).control_path)
+    if as_json:
+        click.echo(json.dumps(found))
+    else:
+        click.echo("\n".join(status_lines(found) if "spool_depth" in found else found["faults"]))
     return 1 if found["faults"] else 0
+
+
+def _ask_status(path: Path) -> dict[str, Any]:
+    """What the gateway tells; of one that is not there or does not answer, that."""
+    from edge.control_client import NotRunningError, ask
+
+    try:
+        return {"running": True, **ask(path, "status", answer_s=STATUS_S)}
+    except NotRunningError as error:
+        return {"running": False, "faults": [str(error)]}
+    except TransientError as error:
+        return {"running": True, "faults": [str(error)]}
 
 
 @command.command(name="reload", example="motorcade gateway reload")

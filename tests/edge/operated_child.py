@@ -6,25 +6,24 @@ operated_child.py HANG_FILE ARGUMENTS...
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 from edge import health_board, operations, pulse
-from edge.spool import Spool
+from edge.spool.files import OsFile
 from motorcade.cli import main
 
 HANG_WITHIN_S = 1.0
 
 
 def hang_while(file: Path) -> None:
-    """Let whoever stores hang in the call, as a dead card would have it."""
-    inner = Spool.store
+    """Let whoever syncs hang in the call, with all locks held, as a dead card would have it."""
+    inner = OsFile.sync
 
-    def store(self: Spool, *args: Any, **kwargs: Any) -> None:
+    def sync(self: OsFile) -> None:
         while file.exists():
             time.sleep(0.02)
-        inner(self, *args, **kwargs)
+        inner(self)
 
-    Spool.store = store  # type: ignore[method-assign]
+    OsFile.sync = sync  # type: ignore[method-assign]
 
 
 if __name__ == "__main__":

@@ -156,13 +156,16 @@ def test_a_gateway_as_its_operator_sees_it(
 
             # SIGHUP: what may change does, what may not is named.
             file.write_text(
-                settings_text(mosquitto.port, "group_commit_ms = 1\nqueue_messages_max = 5\n")
+                settings_text(
+                    mosquitto.port,
+                    "group_commit_ms = 1\nqueue_messages_max = 5\nspool_bytes_max = 2000000\n",
+                )
             )
             process.send_signal(signal.SIGHUP)
             assert "MONOTONIC_USEC=" in (systemd.next("RELOADING=1") or "")
             assert systemd.next("READY=1")
             status = ask(control, "status")
-            assert status["group_commit_ms"] == 1
+            assert (status["group_commit_ms"], status["spool_bytes_allowed"]) == (1, 2_000_000)
             assert status["configuration"]["needs_restart"] == ["gateway.queue_messages_max"]
 
             # A file that is wrong is refused whole, by its line, and the old one holds.
