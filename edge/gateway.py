@@ -145,11 +145,14 @@ class Gateway:
 
     def _look_back(self, now_ms: int) -> None:
         """Leave no spool of before with what is not in Kafka; a disk that refuses stops nothing."""
-        memory = SpoolMemory(self._settings.models_path)
+        settings = self._settings
+        memory = SpoolMemory(settings.models_path)
         try:
-            for text in leave_none_behind(memory, self._settings.spool_path, now_ms=now_ms):
+            for text in leave_none_behind(
+                memory, settings.spool_path, now_ms=now_ms, gateway_id=settings.gateway_id
+            ):
                 self.health.announcer.warn(text, text)
-            memory.remember(self._settings.spool_path)
+            memory.remember(settings.spool_path)
         except TransientError as error:
             self.health.announcer.warn("spools", f"the spools of before are not known: {error}")
 

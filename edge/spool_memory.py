@@ -67,7 +67,7 @@ class SpoolMemory:
             raise TransientError(f"{self._file}: {error}") from error
 
 
-def unsent_in(path: Path, *, now_ms: int) -> int | None:
+def unsent_in(path: Path, *, now_ms: int, gateway_id: str) -> int | None:
     """Records of a spool that are not known to be in Kafka; None where that is not to be known.
 
     A spool that is not there, say because its disk is not mounted, or that another gateway has
@@ -76,7 +76,7 @@ def unsent_in(path: Path, *, now_ms: int) -> int | None:
     if not path.exists():
         return None
     try:
-        spool = Spool(path, now_ms=now_ms)
+        spool = Spool(path, now_ms=now_ms, gateway_id=gateway_id)
     except (SpoolError, SettingsError):
         return None
     try:
@@ -85,8 +85,16 @@ def unsent_in(path: Path, *, now_ms: int) -> int | None:
         spool.close()
 
 
-def leave_none_behind(memory: SpoolMemory, spool_path: Path, *, now_ms: int) -> list[str]:
+def leave_none_behind(
+    memory: SpoolMemory, spool_path: Path, *, now_ms: int, gateway_id: str
+) -> list[str]:
     """Before a start: no spool of before may hold what is not in Kafka. Forgets empty ones.
+
+    Args:
+        memory: The spools of before.
+        spool_path: The one to use now.
+        now_ms: Wall time.
+        gateway_id: Written into gap records, should one of them be damaged.
 
     Returns:
         What could not be looked at, in words.
@@ -99,7 +107,7 @@ def leave_none_behind(memory: SpoolMemory, spool_path: Path, *, now_ms: int) -> 
     for path in memory.paths():
         if path == spool_path.absolute():
             continue
-        unsent = unsent_in(path, now_ms=now_ms)
+        unsent = unsent_in(path, now_ms=now_ms, gateway_id=gateway_id)
         if unsent is None:
             untold.append(f"the former spool {path} cannot be looked at; what it holds waits there")
         elif unsent:

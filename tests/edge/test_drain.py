@@ -45,10 +45,10 @@ def test_a_spool_is_not_left_before_it_is_empty(tmp_path: Path, stack: Stack) ->
     filled(old, car)
     memory.remember(old)
     with pytest.raises(SettingsError) as refused:
-        leave_none_behind(memory, new, now_ms=NOW_MS)
+        leave_none_behind(memory, new, now_ms=NOW_MS, gateway_id="gw")
     assert f"{old} holds {COUNT} records" in str(refused.value)
     assert f"motorcade gateway drain --spool-path {old}" in str(refused.value)
-    assert leave_none_behind(memory, old, now_ms=NOW_MS) == []
+    assert leave_none_behind(memory, old, now_ms=NOW_MS, gateway_id="gw") == []
 
     told: list[int] = []
     left = drain(
@@ -59,9 +59,9 @@ def test_a_spool_is_not_left_before_it_is_empty(tmp_path: Path, stack: Stack) ->
     assert identities(in_kafka(kafka, TELEMETRY, car)) == [
         (car, 1, seq) for seq in range(1, COUNT + 1)
     ]
-    assert unsent_in(old, now_ms=NOW_MS) == 0
+    assert unsent_in(old, now_ms=NOW_MS, gateway_id="gw") == 0
     assert memory.paths() == []
-    assert leave_none_behind(memory, new, now_ms=NOW_MS) == []
+    assert leave_none_behind(memory, new, now_ms=NOW_MS, gateway_id="gw") == []
 
 
 def test_a_drain_that_is_told_to_stop_says_what_is_left(tmp_path: Path) -> None:
@@ -79,19 +79,19 @@ def test_an_empty_spool_is_forgotten_and_one_that_is_away_is_told(tmp_path: Path
     Spool(tmp_path / "empty", now_ms=NOW_MS).close()
     memory.remember(tmp_path / "empty")
     memory.remember(tmp_path / "unplugged")
-    told = leave_none_behind(memory, tmp_path / "new", now_ms=NOW_MS)
+    told = leave_none_behind(memory, tmp_path / "new", now_ms=NOW_MS, gateway_id="gw")
     assert [str(tmp_path / "unplugged") in text for text in told] == [True]
     assert memory.paths() == [tmp_path / "unplugged"]
 
 
 def test_a_spool_that_another_gateway_works_on_is_not_judged(tmp_path: Path) -> None:
     filled(tmp_path / "old", "car")
-    other = Spool(tmp_path / "old", now_ms=NOW_MS)
+    other = Spool(tmp_path / "old", now_ms=NOW_MS, gateway_id="gw")
     try:
-        assert unsent_in(tmp_path / "old", now_ms=NOW_MS) is None
+        assert unsent_in(tmp_path / "old", now_ms=NOW_MS, gateway_id="gw") is None
     finally:
         other.close()
-    assert unsent_in(tmp_path / "old", now_ms=NOW_MS) == COUNT
+    assert unsent_in(tmp_path / "old", now_ms=NOW_MS, gateway_id="gw") == COUNT
 
 
 def test_a_memory_that_cannot_be_read_is_told_and_not_taken_for_empty(tmp_path: Path) -> None:
