@@ -22,7 +22,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deploy.debian_package import NAME, make_package
-from deploy.userland import SUITES, Inside, UserlandKind, emulation, require_tools, userland
+from deploy.userland import (
+    SUITES,
+    Inside,
+    UserlandKind,
+    alone,
+    emulation,
+    require_tools,
+    userland,
+)
 from deploy.wheel_lock import Platform, locked_for
 from deploy.wheelhouse import CHECKOUT, directory_name, download, make_wheelhouse
 from schemas.errors import MotorcadeError
@@ -257,7 +265,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if given.inside:
             try_inside(given.python, *given.inside)
             return 0
-        return 0 if run(given.python) else 1
+        with alone():
+            return 0 if run(given.python) else 1
     except MotorcadeError as error:
         print(f"motorcade: {error}", file=sys.stderr)
         return 1

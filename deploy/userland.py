@@ -8,6 +8,7 @@ of the calling process and vanish with it, however it ends.
 """
 
 import contextlib
+import fcntl
 import os
 import platform as this_machine
 import shutil
@@ -57,6 +58,16 @@ class UserlandKind:
         return f"{self.suite}-{DEBIAN_NAMES[self.machine]}"
 
 
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+    """Among all processes of this user: one would take the other's emulation away."""
+    directory = cache_directory() / "userland"
+    directory.mkdir(parents=True, exist_ok=True)
+    with (directory / "lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
 def require_tools(machine: str) -> None:
     """Say what is missing before anything is begun.
 
@@ -74,7 +85,7 @@ def require_tools(machine: str) -> None:
 
 
 def userland(kind: UserlandKind) -> Path:
-    """The directory of a userland, which is made if it is not in the cache yet.
+    """The directory of a userland, which is made if it is not in the cache yet; call it `alone`.
 
     Raises:
         SettingsError: This machine's apt knows no Debian mirror.
@@ -84,7 +95,6 @@ def userland(kind: UserlandKind) -> Path:
     place, arriving = directory / kind.name, directory / f"{kind.name}.arriving"
     if place.is_dir():
         return place
-    directory.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(arriving, ignore_errors=True)
     with emulation(kind.machine):
         _debootstrap(kind, arriving)
