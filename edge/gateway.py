@@ -204,6 +204,7 @@ class Gateway:
             patience=self._patience,
             health=self.health,
             now_ms=self._keeper.wall_ms,
+            stopped=self._crew.stop.is_set,
         )
 
     def _make_scoring(self) -> ScoringLoop:

@@ -16,6 +16,7 @@ import struct
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -140,6 +141,9 @@ def _limit(*, memory_bytes: int, timeout_s: float) -> None:
     # At the lower one it is told apart from others that end it.
     resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 1))
     os.nice(NICE)
+    # Should memory run out all the same, this process is to go first.
+    with suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000", "ascii")
     # For the case that the gateway is gone and nobody waits any more.
     signal.alarm(2 * seconds)
 

@@ -6,6 +6,8 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -13,12 +15,15 @@ from edge.trial import Report, write_inputs
 from schemas.errors import ContractError, Reason, TransientError
 from scoring.bounds import Bounds
 
-MEMORY_BYTES_MAX = 256 * 1024 * 1024
-"""What a trial may take beyond an idle interpreter."""
+MEMORY_BYTES_MAX = 160 * 1024 * 1024
+"""What a trial may take beyond an idle interpreter: beside a gateway it fits into 384 MB."""
 
 ANSWER_BYTES_MAX = 100_000
 GRACE_S = 5.0
 """For the start of the interpreter, beside the time that the model has."""
+
+LOOK_S = 0.2
+"""Between two looks at whether the gateway is to stop."""
 
 _ROOT = Path(__file__).resolve().parent.parent
 _ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "LANG", "HOME", "TMPDIR")
@@ -31,6 +36,7 @@ def run_trial(
     timeout_s: float,
     bounds: Bounds | None = None,
     memory_bytes: int = MEMORY_BYTES_MAX,
+    stopped: Callable[[], bool] = lambda: False,
 ) -> Report:
     """Try the model of a file on readings, in a process that may die of it.
 
@@ -41,11 +47,13 @@ def run_trial(
         timeout_s: Longest time for all of it.
         bounds: What the model's manifest promises.
         memory_bytes: What it may take.
+        stopped: Asked meanwhile; ends the trial.
 
     Raises:
         ContractError: MODEL_TRIAL: it ended or held up its process, or is slower than its bounds;
             or what the process said is wrong with it.
-        TransientError: No process could be started, or it found no room for its readings.
+        TransientError: No process could be started, it found no room for its readings, or was
+            stopped.
     """
     try:
         with (
@@ -56,7 +64,12 @@ def run_trial(
             write_inputs(payloads, inputs)
             inputs.seek(0)
             arguments = [str(path), str(memory_bytes), str(timeout_s)]
-            status = _run(arguments, (inputs, said, complained), timeout_s=timeout_s + GRACE_S)
+            status = _run(
+                arguments,
+                (inputs, said, complained),
+                timeout_s=timeout_s + GRACE_S,
+                stopped=stopped,
+            )
             answer, complaint = _content(said), _content(complained)
     except OSError as error:
         raise TransientError(f"no model can be tried here: {error}") from error
@@ -70,7 +83,11 @@ def run_trial(
 
 
 def _run(
-    arguments: list[str], files: tuple[BinaryIO, BinaryIO, BinaryIO], *, timeout_s: float
+    arguments: list[str],
+    files: tuple[BinaryIO, BinaryIO, BinaryIO],
+    *,
+    timeout_s: float,
+    stopped: Callable[[], bool],
 ) -> int | None:
     """The exit status, minus the signal that ended it; None where it did not end in time."""
     environment = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
@@ -84,13 +101,25 @@ def _run(
         start_new_session=True,
     )
     try:
-        return process.wait(timeout_s)
-    except subprocess.TimeoutExpired:
-        return None
+        return _waited(process, timeout_s, stopped)
     finally:
         if process.poll() is None:
             process.kill()
             process.wait()
+
+
+def _waited(
+    process: subprocess.Popen[bytes], timeout_s: float, stopped: Callable[[], bool]
+) -> int | None:
+    """The exit status; None after the time-out. Raises TransientError when stopped."""
+    deadline_s = time.monotonic() + timeout_s
+    while time.monotonic() < deadline_s:
+        try:
+            return process.wait(LOOK_S)
+        except subprocess.TimeoutExpired:
+            if stopped():
+                raise TransientError("stopped in the middle of a model's trial") from None
+    return None
 
 
 def _content(file: BinaryIO) -> str:

@@ -92,7 +92,13 @@ class Trial(Protocol):
     """As `edge.trial_process.run_trial`."""
 
     def __call__(
-        self, path: Path, payloads: list[bytes], *, timeout_s: float, bounds: Bounds | None
+        self,
+        path: Path,
+        payloads: list[bytes],
+        *,
+        timeout_s: float,
+        bounds: Bounds | None,
+        stopped: Callable[[], bool],
     ) -> Report:
         """Try the model of a file on readings."""
 
@@ -108,6 +114,7 @@ class ModelUpdates:
         health: For counts, states and the log.
         now_ms: Wall time.
         trial: Tries a model, by default in a process of its own.
+        stopped: Whether the gateway is to stop; ends a trial.
     """
 
     def __init__(
@@ -120,9 +127,11 @@ class ModelUpdates:
         health: Health,
         now_ms: Callable[[], int],
         trial: Trial = run_trial,
+        stopped: Callable[[], bool] = lambda: False,
     ) -> None:
         self._settings = settings
         self._trial = trial
+        self._stopped = stopped
         self._store = store
         self._spool = spool
         self._patience = patience
@@ -315,6 +324,7 @@ class ModelUpdates:
             built_in() + self._recorded(),
             timeout_s=self._settings.trial_timeout_s,
             bounds=bundle.manifest.bounds,
+            stopped=self._stopped,
         )
 
     def _recorded(self) -> list[bytes]:

@@ -73,6 +73,13 @@ def test_a_model_that_hangs_is_ended(tmp_path: Path) -> None:
     assert "not done after 1 s" in error.detail or "did not come to an end" in error.detail
 
 
+def test_a_trial_ends_with_its_gateway(tmp_path: Path) -> None:
+    path = tmp_path / "new.staged"
+    bundle(model=bad_models.endless()).save(path)
+    with pytest.raises(TransientError, match="stopped"):
+        run_trial(path, built_in(), timeout_s=TIMEOUT_S, stopped=lambda: True)
+
+
 def test_a_model_that_eats_memory_is_refused(tmp_path: Path) -> None:
     assert "MiB" in refusal(tmp_path, bad_models.greedy()).detail
 

@@ -5,7 +5,7 @@ Good models are tried within this process, to save its time; bad ones in one of 
 
 import random
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -36,7 +36,12 @@ EVERYTHING = 1 << 20
 
 
 def tried_here(
-    path: Path, payloads: list[bytes], *, timeout_s: float, bounds: Bounds | None
+    path: Path,
+    payloads: list[bytes],
+    *,
+    timeout_s: float,
+    bounds: Bounds | None,
+    stopped: Callable[[], bool],
 ) -> Report:
     return tried(Bundle.load(path), payloads)
 
