@@ -312,6 +312,7 @@ class Gateway:
         numbers = at_scrape(lambda: fill(self.health, self._status.full()))
         try:
             self._updates.start(self._scoring.offer)
+            self._updates.note_crashes()
             self._operations.start()
             for worker in workers:
                 worker.start()

@@ -34,7 +34,7 @@ class Kept:
         signer: Who signed it, in words.
         source: Where it came from, in words.
         since_ms: When it came to be what it is, by the gateway's clock.
-        attempts: Trials that were begun with it.
+        attempts: Trials that were begun with it; of the current one, crashes since it came.
     """
 
     name: str
@@ -152,9 +152,17 @@ class Index:
         """The current release is unusable; its predecessor takes its place."""
         return replace(self, current=self.previous, previous=None)
 
+    def crashed(self) -> "Index":
+        """The gateway has crashed in the current release."""
+        current = self.current
+        if current is None:
+            return self
+        return replace(self, current=replace(current, attempts=current.attempts + 1))
+
     def turned_back(self, *, now_ms: int) -> "Index":
         """By hand to the predecessor, which changes places with the current one, and pinned."""
-        current = None if self.previous is None else replace(self.previous, since_ms=now_ms)
+        previous = self.previous
+        current = None if previous is None else replace(previous, since_ms=now_ms, attempts=0)
         return replace(self, current=current, previous=self.current).pinned()
 
     def pinned(self) -> "Index":

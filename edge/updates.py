@@ -16,6 +16,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Protocol
 
+from edge.crash_note import MODEL_CODE, CrashNote
 from edge.dead_letters import refused_bundle
 from edge.health import Health
 from edge.model_events import event_row
@@ -41,6 +42,9 @@ from scoring.versions import is_older
 
 TRIALS_MAX = 3
 """Trials of a release that ended with the gateway itself, before it is refused for that."""
+
+CRASHES_MAX = 2
+"""Crashes of the gateway in a model, until the one before it is gone back to."""
 
 CATALOG = RELEASES.name
 
@@ -137,6 +141,7 @@ class ModelUpdates:
         self._patience = patience
         self._health = health
         self._now_ms = now_ms
+        self._crashes = CrashNote(store.directory / "crash.txt")
         self._offer: Callable[[Bundle], object] = lambda _: None
         self._one_at_a_time = threading.Lock()
         self._on_disk = threading.RLock()
@@ -162,13 +167,39 @@ class ModelUpdates:
                 f"model on disk {file.path.name}", f"{file.error}; its file is now {file.path}"
             )
         self._health.model_rollback = self.index.rolled_back or None
+        self._count_crash()
         bundle = self._standing()
         if bundle is not None:
             self._offer(bundle)
 
+    def note_crashes(self) -> None:
+        """From now on a crash of this process is written down; at the next start it is counted."""
+        try:
+            self._crashes.begin()
+        except OSError as error:
+            self._health.announcer.warn("crash note", f"a crash would not be noted: {error}")
+
     def close(self) -> None:
         """Let other processes have the models."""
+        self._crashes.end()
         self._store.close()
+
+    def _count_crash(self) -> None:
+        """Go back from a model in which the gateway has crashed again and again."""
+        try:
+            note = self._crashes.take()
+        except OSError as error:
+            self._health.announcer.warn("crash note", f"no look at the last crash: {error}")
+            return
+        if note:
+            self._health.announcer.warn("crash", f"the gateway had crashed: {note}")
+        if MODEL_CODE not in note or self.index.current is None:
+            return
+        self._store.change(Index.crashed)
+        current = self.index.current
+        if current is not None and current.attempts >= CRASHES_MAX:
+            detail = f"the gateway crashed in it {current.attempts} times"
+            self.retreat(self._store.read(current), Breach(Reason.MODEL_TRIAL, detail))
 
     def _standing(self) -> Bundle | None:
         """The newest model on the disk that the settings and keys of today still allow."""

@@ -267,6 +267,25 @@ def test_a_kill_at_any_step_leaves_a_whole_model_in_use(yard: Yard, point: str) 
         gateway.kill()
 
 
+def test_a_model_in_use_that_crashes_the_gateway_is_gone_back_from(yard: Yard) -> None:
+    # As one that passed its trial and meets a reading that it dies of.
+    for made in (yard.bundle("1"), yard.bundle("2", model=bad_models.crashing())):
+        ModelStore(yard.home / "models").install(made)
+    gateway = yard.gateway(online=False)
+    try:
+        for _ in range(2):
+            gateway.start()
+            assert gateway.wait_gone() < 0
+        gateway.start()
+        until("the one before scores", lambda: yard.status()["model_version"] == "1")
+        found = yard.models()
+        assert gateway.stop() == 0
+    finally:
+        gateway.kill()
+    assert "the gateway crashed in it 2 times; back to 1" in found["rolled_back"]
+    assert [each["version"] for each in found["refused"]] == ["2"]
+
+
 def test_offline_by_stick_and_back_by_hand(yard: Yard, fleet: Fleet) -> None:
     trust(yard.directory / "keys", KEY.public)
     one, two = (
