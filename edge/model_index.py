@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from schemas.errors import ContractError, Reason
 from scoring.strict import Fields
+from scoring.versions import is_older
 
 FORMAT = 1
 REFUSED_MAX = 64
@@ -168,6 +169,18 @@ class Index:
     def pinned(self) -> "Index":
         """What is current was chosen by hand."""
         return replace(self, pin=self.champion)
+
+    def is_pinned(self, release: str, version: str) -> bool:
+        """Whether a choice by hand stands against the champion, which is this release.
+
+        One made without knowledge of a champion gives way to a newer version only.
+        """
+        pin, current = self.pin, self.current
+        if pin is None or _is(current, release):
+            return False
+        if pin.champion or current is None:
+            return bool(pin.champion)
+        return not is_older(current.version, version)
 
     def seeing(self, champion: Pin) -> "Index":
         """The fleet has this champion; a pin made for another one holds no more."""

@@ -11,85 +11,37 @@ champion is another one, or is named anew; the champion of that moment does not 
 import threading
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import asdict, dataclass
-from enum import StrEnum
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
 
 from edge.crash_note import MODEL_CODE, CrashNote
-from edge.dead_letters import refused_bundle
 from edge.health import Health
-from edge.model_events import event_row
 from edge.model_files import ModelFile, newest_in, read_file
 from edge.model_index import Index, Pin, Refusal
+from edge.model_teller import ModelTeller
 from edge.models import ModelStore, kept_of
+from edge.outcomes import CATALOG, Came, Outcome, Source
 from edge.patience import Patience
 from edge.probation import Breach
 from edge.release_check import MENDABLE, Policy, check_release, check_standing
-from edge.rows import Lane, Priority
+from edge.rows import Lane
 from edge.settings import GatewaySettings
 from edge.spool import Spool
 from edge.trial import Report
 from edge.trial_inputs import built_in, recorded
 from edge.trial_process import run_trial
 from schemas.errors import ContractError, MotorcadeError, Reason
-from schemas.topics import RELEASES
 from scoring.bounds import Bounds
 from scoring.bundle import Bundle
 from scoring.events import EventKind, Severity
 from scoring.signing import TrustStore
-from scoring.versions import is_older
 
 TRIALS_MAX = 3
 """Trials of a release that ended with the gateway itself, before it is refused for that."""
 
 CRASHES_MAX = 2
 """Crashes of the gateway in a model, until the one before it is gone back to."""
-
-CATALOG = RELEASES.name
-
-
-class Came(StrEnum):
-    """What became of a release."""
-
-    INSTALLED = "installed"
-    SAME = "same"
-    REFUSED = "refused"
-    PINNED = "pinned"
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What became of a release, for whoever brought it.
-
-    Attributes:
-        came: In a word.
-        version: Of the model.
-        detail: In a sentence.
-        mendable: Whether other settings or keys would change it.
-    """
-
-    came: Came
-    version: str
-    detail: str
-    mendable: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """Where a release comes from.
-
-    Attributes:
-        text: In words, for people.
-        by_hand: Whether somebody chose it for this very gateway.
-        content: SHA-256 of the inbox's file; empty for others.
-        again: Whether it is to be tried although it was refused before.
-    """
-
-    text: str = CATALOG
-    by_hand: bool = False
-    content: str = ""
-    again: bool = False
 
 
 class Trial(Protocol):
@@ -138,9 +90,9 @@ class ModelUpdates:
         self._stopped = stopped
         self._store = store
         self._spool = spool
-        self._patience = patience
         self._health = health
         self._now_ms = now_ms
+        self._teller = ModelTeller(settings, spool, patience=patience, health=health, now_ms=now_ms)
         self._crashes = CrashNote(store.directory / "crash.txt")
         self._offer: Callable[[Bundle], object] = lambda _: None
         self._one_at_a_time = threading.Lock()
@@ -199,7 +151,11 @@ class ModelUpdates:
         current = self.index.current
         if current is not None and current.attempts >= CRASHES_MAX:
             detail = f"the gateway crashed in it {current.attempts} times"
-            self.retreat(self._store.read(current), Breach(Reason.MODEL_TRIAL, detail))
+            try:
+                bundle = self._store.read(current)
+            except ContractError:
+                return  # A damaged file is moved aside next.
+            self.retreat(bundle, Breach(Reason.MODEL_TRIAL, detail))
 
     def _standing(self) -> Bundle | None:
         """The newest model on the disk that the settings and keys of today still allow."""
@@ -224,9 +180,9 @@ class ModelUpdates:
     def _withdraw(self, bundle: Bundle, error: ContractError) -> None:
         """Put away an installed model that would not be installed any more."""
         told = f"{bundle.manifest.version} on the disk is not used: {error.detail}"
-        refusal = self._refusal(bundle, error, signer="", source=Source("the disk"))
+        refusal = self._teller.refusal(bundle, error, source="the disk")
         self._store.change(lambda index: index.without_current().refusing(refusal))
-        self._say(EventKind.EDGE_REFUSED, bundle.manifest.version, told)
+        self._teller.say(EventKind.EDGE_REFUSED, bundle.manifest.version, told)
 
     # -- releases that come
 
@@ -240,22 +196,10 @@ class ModelUpdates:
         seen = Pin(bundle.release_sha256, generation)
         with self._on_disk:
             self._store.change(lambda index: index.seeing(seen))
-            if self._is_pinned(bundle):
+            if self.index.is_pinned(bundle.release_sha256, bundle.manifest.version):
                 self._store.change(Index.pinned)
                 return self._left_alone(bundle)
         return self.consider(bundle, Source())
-
-    def _is_pinned(self, bundle: Bundle) -> bool:
-        """Whether a choice by hand stands against the champion.
-
-        One made without knowledge of a champion gives way to a newer version only.
-        """
-        pin, current = self.index.pin, self.index.current
-        if pin is None or (current is not None and current.release == bundle.release_sha256):
-            return False
-        if pin.champion or current is None:
-            return bool(pin.champion)
-        return not is_older(current.version, bundle.manifest.version)
 
     def _left_alone(self, bundle: Bundle) -> Outcome:
         version = bundle.manifest.version
@@ -367,7 +311,7 @@ class ModelUpdates:
         with self._on_disk:
             self._store.swap(kept, lambda index: _settled(index, source))
             self._offer(bundle)
-        self._say(
+        self._teller.say(
             EventKind.EDGE_INSTALLED,
             kept.version,
             f"{kept.version} installed from {source.text}, {signer}",
@@ -389,27 +333,20 @@ class ModelUpdates:
     ) -> Outcome:
         version = bundle.manifest.version
         outcome = Outcome(Came.REFUSED, version, error.detail, error.reason in MENDABLE)
-        refusal = self._refusal(bundle, error, signer=signer, source=source)
+        refusal = self._teller.refusal(bundle, error, source=source.text, signer=signer)
         known = self.index.refusal_of(refusal.release)
         if known is not None and known.detail == refusal.detail:
             return outcome  # Told already.
-        letters = []
-        if source.text == CATALOG:
-            letters.append(
-                refused_bundle(
-                    bundle, error, gateway_id=self._settings.gateway_id, now_ms=self._now_ms()
-                )
-            )
-            self._health.dead_letters += 1
         told = f"release refused: {version} from {source.text}: {error}"
-        self._say(EventKind.EDGE_REFUSED, version, told, letters)
+        letter = (bundle, error) if source.text == CATALOG else None
+        self._teller.say(EventKind.EDGE_REFUSED, version, told, refused=letter)
         self._remember(refusal, source)
         return outcome
 
     def _refuse_file(self, file: ModelFile, error: ContractError, source: Source) -> None:
         """Refuse a file that holds no release."""
         told = f"release refused: {file.path.name} from {source.text}: {error}"
-        self._say(EventKind.EDGE_REFUSED, "", told)
+        self._teller.say(EventKind.EDGE_REFUSED, "", told)
         self._remember(
             Refusal("", file.content, error.reason, error.detail, "", source.text, self._now_ms()),
             source,
@@ -426,19 +363,6 @@ class ModelUpdates:
                 )
             )
 
-    def _refusal(
-        self, bundle: Bundle, error: ContractError, *, signer: str, source: Source
-    ) -> Refusal:
-        return Refusal(
-            version=bundle.manifest.version,
-            release=bundle.release_sha256,
-            reason=error.reason.value,
-            detail=error.detail,
-            signer=signer,
-            source=source.text,
-            time_ms=self._now_ms(),
-        )
-
     def retreat(self, bundle: Bundle, breach: Breach) -> Bundle | None:
         """A model in use must go; gives the one before it, None where there is none.
 
@@ -453,7 +377,7 @@ class ModelUpdates:
                 f"{bundle.manifest.version} is given up: {breach.detail}; "
                 f"{f'back to {back.version}' if back else 'no model scores now'}"
             )
-            refusal = self._refusal(bundle, error, signer="", source=Source("scoring"))
+            refusal = self._teller.refusal(bundle, error, source="scoring")
             try:
                 before = self._store.read(back) if back else None
                 self._store.change(
@@ -465,11 +389,9 @@ class ModelUpdates:
                 before = None
                 self._health.announcer.warn("model on disk", f"going back: {failure}")
         self._health.model_rollback = told
-        letter = refused_bundle(
-            bundle, error, gateway_id=self._settings.gateway_id, now_ms=self._now_ms()
+        self._teller.say(
+            EventKind.EDGE_ROLLED_BACK, bundle.manifest.version, told, refused=(bundle, error)
         )
-        self._health.dead_letters += 1
-        self._say(EventKind.EDGE_ROLLED_BACK, bundle.manifest.version, told, [letter])
         return before
 
     def roll_back(self) -> Outcome:
@@ -489,33 +411,10 @@ class ModelUpdates:
             self._offer(bundle)
         from_version = current.version if current else "no model"
         detail = f"back from {from_version} to {previous.version} by hand"
-        self._say(EventKind.EDGE_ROLLED_BACK, previous.version, detail, severity=Severity.INFO)
-        return Outcome(Came.INSTALLED, previous.version, detail)
-
-    def _say(
-        self,
-        kind: EventKind,
-        version: str,
-        detail: str,
-        letters: list[Priority] | None = None,
-        *,
-        severity: Severity | None = None,
-    ) -> None:
-        """Tell the log and the cloud."""
-        settings = self._settings
-        say = self._health.announcer
-        (say.info if kind is EventKind.EDGE_INSTALLED else say.warn)(f"{kind} {version}", detail)
-        row = event_row(
-            kind,
-            model_name=settings.model_name,
-            version=version,
-            detail=detail,
-            gateway_id=settings.gateway_id,
-            now_ms=self._now_ms(),
-            severity=severity,
+        self._teller.say(
+            EventKind.EDGE_ROLLED_BACK, previous.version, detail, severity=Severity.INFO
         )
-        rows = [*(letters or []), row]
-        self._patience.until_done("storing an event", lambda: self._spool.store_priority(rows))
+        return Outcome(Came.INSTALLED, previous.version, detail)
 
 
 def _settled(index: Index, source: Source) -> Index:

@@ -17,6 +17,7 @@ from edge.health import Health
 from edge.model_commands import install_model, list_models, roll_back
 from edge.model_files import FILES_MAX, Inbox, read_file
 from edge.models import ModelStore
+from edge.outcomes import Came, Source
 from edge.patience import Patience
 from edge.probation import Breach
 from edge.rows import Kind
@@ -24,7 +25,7 @@ from edge.settings import GatewaySettings
 from edge.spool import Spool
 from edge.trial import Report, tried
 from edge.trial_process import run_trial
-from edge.updates import TRIALS_MAX, Came, ModelUpdates, Source, Trial
+from edge.updates import TRIALS_MAX, ModelUpdates, Trial
 from schemas.errors import ContractError, MotorcadeError, Reason, SettingsError
 from schemas.records import decode_single_object
 from scoring.bounds import Bounds
