@@ -19,8 +19,9 @@ from edge.frames import WRITTEN_TOPICS
 from edge.models import ModelStore
 from edge.settings import GatewaySettings
 from edge.spool.look import describe
+from edge.trial_inputs import built_in
+from edge.trial_process import run_trial
 from schemas.errors import MotorcadeError, SettingsError, TransientError
-from scoring.scorer import BatchScorer
 from transport.kafka import KafkaSettings, partition_counts, register_schemas
 from transport.mqtt import MqttClient, SessionSettings
 from transport.settings import MqttSettings
@@ -81,7 +82,7 @@ def check(
         ("disk", lambda: look_at_disk(settings)),
         ("budget", lambda: look_at_budget(settings, load or Load())),
         ("spool", lambda: describe(settings.spool_path)),
-        ("model", lambda: _model(settings.models_path)),
+        ("model", lambda: _model(settings)),
         ("keys", lambda: look_at_keys(settings)),
         ("clock", lambda: look_at_clock(SystemClock())),
         ("control", lambda: look_at_control(settings.control_path)),
@@ -120,13 +121,15 @@ def _place(directory: Path) -> str:
     return f"{directory} is on a disk"
 
 
-def _model(directory: Path) -> str:
+def _model(settings: GatewaySettings) -> str:
+    """The model in use runs, in a process of its own: one that crashes must not stop the start."""
+    directory = settings.models_path
     store = ModelStore(directory)
     current = store.peek().current
     if current is None:
         return f"no model yet in {directory}; it stores and forwards until one comes"
     bundle = store.read(current)
-    BatchScorer(bundle)
+    run_trial(store.path_of(current), built_in(), timeout_s=settings.trial_timeout_s)
     return f"{bundle.manifest.name} {bundle.manifest.version} runs"
 
 

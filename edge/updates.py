@@ -95,6 +95,7 @@ class ModelUpdates:
         self._teller = ModelTeller(settings, spool, patience=patience, health=health, now_ms=now_ms)
         self._crashes = CrashNote(store.directory / "crash.txt")
         self._offer: Callable[[Bundle], object] = lambda _: None
+        self._told = ("", "")
         self._one_at_a_time = threading.Lock()
         self._on_disk = threading.RLock()
 
@@ -336,10 +337,13 @@ class ModelUpdates:
         refusal = self._teller.refusal(bundle, error, source=source.text, signer=signer)
         known = self.index.refusal_of(refusal.release)
         if known is not None and known.detail == refusal.detail:
-            return outcome  # Told already.
-        told = f"release refused: {version} from {source.text}: {error}"
-        letter = (bundle, error) if source.text == CATALOG else None
-        self._teller.say(EventKind.EDGE_REFUSED, version, told, refused=letter)
+            return outcome  # Told and kept already.
+        # What the disk could not take down the last time is kept now, and not told again.
+        if self._told != (refusal.release, refusal.detail):
+            told = f"release refused: {version} from {source.text}: {error}"
+            letter = (bundle, error) if source.text == CATALOG else None
+            self._teller.say(EventKind.EDGE_REFUSED, version, told, refused=letter)
+            self._told = (refusal.release, refusal.detail)
         self._remember(refusal, source)
         return outcome
 
