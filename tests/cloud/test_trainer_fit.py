@@ -50,6 +50,12 @@ def test_the_bundle_is_sound_and_says_where_it_comes_from(bundle: Bundle) -> Non
         "extrapolated",
     )
     assert float(notes["keras_tflite_difference"]) < 1e-4
+    bounds = manifest.bounds
+    assert bounds is not None
+    assert bounds.alerts_per_vehicle_hour_max == (
+        SETTINGS.alerts_bound * SETTINGS.false_alerts_per_hour
+    )
+    assert bounds.reading_ms_max == SETTINGS.reading_ms_bound
 
 
 def test_the_bundle_says_what_its_training_data_looked_like(bundle: Bundle) -> None:
