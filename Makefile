@@ -2,7 +2,7 @@
 #
 #   VENV=DIR        where the environment goes (.venv)
 #   PYTHON=PROGRAM  Python 3.11, 3.12 or 3.13 to make it with (the first that fits)
-#   ARGS=...        for `motorcade demo`, or for pytest
+#   ARGS=...        for `motorcade demo`, for pytest, or for the crash test
 #   ARCH=MACHINE PYTHON=VERSION   what `wheelhouse`, `deb` and `test-aarch64` are for: aarch64 or
 #                   x86_64; 3.11 (Debian 12), 3.12 or 3.13 (Debian 13)
 
@@ -21,11 +21,11 @@ STAMP := $(VENV)/.motorcade-installed
 EXTRAS := simulator edge cloud tracing stack bench
 
 .DEFAULT_GOAL := help
-.PHONY: help venv jars demo test lint format lock lock-jars docs clean wheelhouse deb test-aarch64
+.PHONY: help venv jars demo test crash-test lint format lock lock-jars docs clean wheelhouse deb test-aarch64
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
-	@echo '  VENV=DIR where the environment goes; PYTHON=PROGRAM; ARGS="..." for demo and test'
+	@echo '  VENV=DIR where the environment goes; PYTHON=PROGRAM; ARGS="..." for demo, test and crash-test'
 
 # The stamp makes a second run do nothing, and ask the network for nothing.
 $(STAMP): requirements/dev.txt requirements/make_environment.sh pyproject.toml
@@ -44,6 +44,10 @@ demo: jars ## Show the whole mission: make demo ARGS="--vehicles 50"
 test: lint jars ## Run every check and test: make test ARGS="-k codec"
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 2 --dist loadfile \
 		--no-loadscope-reorder $(ARGS)
+
+# Needs no broker; see docs/power-cut.md.
+crash-test: $(STAMP) ## Cut the spool's power at many points: make crash-test ARGS="--points 10000"
+	@PYTHONPATH=. $(BIN)/python tests/power_cut/crash_test.py $(ARGS)
 
 lint: $(STAMP) ## Run the checks alone: ruff, mypy, import-linter, docs
 	$(BIN)/ruff check .
