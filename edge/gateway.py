@@ -258,6 +258,7 @@ class Gateway:
             self._kafka,
             load=around.load,
             health=self.health,
+            beside=around.beside,
             on_change=self._change_limits,
         )
         return Operations(

@@ -34,12 +34,15 @@ class Surroundings:
 
     Attributes:
         load: Reads the settings again; None: there is nothing to read them from.
+        beside: Section and settings of what it set up around the gateway, which only a restart
+            can change.
         reload_asked: Set, by SIGHUP, when they are to be read again.
         notifier: Tells systemd.
         announcer: For lines in the log.
     """
 
     load: Callable[[], GatewayConfig] | None = None
+    beside: tuple[tuple[str, Any], ...] = ()
     reload_asked: threading.Event = field(default_factory=threading.Event)
     notifier: Notifier = field(default_factory=Notifier)
     announcer: Announcer = field(default_factory=Announcer)

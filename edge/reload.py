@@ -19,11 +19,19 @@ from transport.settings import KafkaSettings, MqttSettings
 
 @dataclass(frozen=True, slots=True)
 class GatewayConfig:
-    """All that a settings file says of a gateway."""
+    """All that a settings file says of a gateway.
+
+    Attributes:
+        gateway: `[gateway]`.
+        mqtt: `[mqtt]`.
+        kafka: `[kafka]`.
+        beside: Section and settings of what stands around a gateway, such as its metrics.
+    """
 
     gateway: GatewaySettings
     mqtt: MqttSettings
     kafka: KafkaSettings
+    beside: tuple[tuple[str, Any], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +54,8 @@ def plan(old: GatewayConfig, new: GatewayConfig) -> Changes:
     restart = [f"gateway.{key}" for key in changed if key not in live]
     restart += [f"mqtt.{key}" for key, _ in _differences(old.mqtt, new.mqtt)]
     restart += [f"kafka.{key}" for key, _ in _differences(old.kafka, new.kafka)]
+    for (section, before), (_, after) in zip(old.beside, new.beside, strict=True):
+        restart += [f"{section}.{key}" for key, _ in _differences(before, after)]
     return Changes({key: value for key, value in changed.items() if key in live}, tuple(restart))
 
 
@@ -94,6 +104,7 @@ class Reloader:
         kafka: As the gateway was started.
         load: Reads file, environment and flags again; None: there is nothing to read.
         health: For the log.
+        beside: What stood around the gateway when it was started.
         on_change: Told after a change, for what does not ask for a setting each time.
     """
 
@@ -105,9 +116,11 @@ class Reloader:
         *,
         load: Callable[[], GatewayConfig] | None,
         health: Health,
+        beside: tuple[tuple[str, Any], ...] = (),
         on_change: Callable[[], object] = lambda: None,
     ) -> None:
         self._settings = settings
+        self._beside = beside
         self._on_change = on_change
         self._mqtt = mqtt
         self._kafka = kafka
@@ -152,7 +165,8 @@ class Reloader:
             raise SettingsError("this gateway was started without a file to read again")
         new = self._load()
         new.gateway.validate()
-        return plan(GatewayConfig(self._settings.now, self._mqtt, self._kafka), new)
+        old = GatewayConfig(self._settings.now, self._mqtt, self._kafka, self._beside)
+        return plan(old, new)
 
     def _tell(self, changes: Changes) -> None:
         changed = ", ".join(f"{key} = {value}" for key, value in changes.live.items())

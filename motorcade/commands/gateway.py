@@ -21,7 +21,7 @@ from motorcade.options import with_settings
 from motorcade.running import emit, log_to_stderr
 from motorcade.stopping import reload_on_hangup, stop_on_signals
 from schemas.errors import TransientError
-from transport.settings import KafkaSettings, MqttSettings
+from transport.settings import KafkaSettings, MetricsSettings, MqttSettings, TracingSettings
 
 if TYPE_CHECKING:
     from edge.gateway import Gateway
@@ -65,13 +65,14 @@ def run(config: Config, progress: bool) -> None:
         from edge.operations import Surroundings
 
         stop = stop_on_signals()
+        found = _sections(config)
         around = Surroundings(
             load=lambda: _sections(config.again()),
+            beside=found.beside,
             reload_asked=reload_on_hangup(),
             notifier=Notifier.of(os.environ),
             announcer=announcer,
         )
-        found = _sections(config)
         run_gateway(
             found.gateway,
             found.mqtt,
@@ -89,6 +90,10 @@ def _sections(config: Config) -> "GatewayConfig":
         config.section(GatewaySettings),
         config.section(MqttSettings),
         config.section(KafkaSettings),
+        (
+            ("metrics", config.section(MetricsSettings)),
+            ("tracing", config.section(TracingSettings)),
+        ),
     )
 
 

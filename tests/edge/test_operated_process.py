@@ -158,7 +158,8 @@ def test_a_gateway_as_its_operator_sees_it(
             file.write_text(
                 settings_text(
                     mosquitto.port,
-                    "group_commit_ms = 1\nqueue_messages_max = 5\nspool_bytes_max = 2000000\n",
+                    "group_commit_ms = 1\nqueue_messages_max = 5\nspool_bytes_max = 2000000\n"
+                    "[tracing]\nsample_share = 0.5\n",
                 )
             )
             process.send_signal(signal.SIGHUP)
@@ -166,7 +167,10 @@ def test_a_gateway_as_its_operator_sees_it(
             assert systemd.next("READY=1")
             status = ask(control, "status")
             assert (status["group_commit_ms"], status["spool_bytes_allowed"]) == (1, 2_000_000)
-            assert status["configuration"]["needs_restart"] == ["gateway.queue_messages_max"]
+            assert status["configuration"]["needs_restart"] == [
+                "gateway.queue_messages_max",
+                "tracing.sample_share",
+            ]
 
             # A file that is wrong is refused whole, by its line, and the old one holds.
             file.write_text(

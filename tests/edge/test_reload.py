@@ -10,7 +10,7 @@ from edge.reload import GatewayConfig, LiveSettings, Reloader, plan
 from edge.settings import GatewaySettings
 from schemas.errors import SettingsError
 from transport.limits import live_keys
-from transport.settings import KafkaSettings, MqttSettings
+from transport.settings import KafkaSettings, MetricsSettings, MqttSettings
 
 OLD = GatewayConfig(GatewaySettings(), MqttSettings(), KafkaSettings())
 
@@ -48,6 +48,13 @@ def test_a_plan_parts_what_may_change_from_what_may_not() -> None:
     changes = plan(OLD, new)
     assert changes.live == {"group_commit_ms": 0}
     assert changes.needs_restart == ("gateway.spool_path", "mqtt.host", "kafka.compression")
+
+
+def test_what_stands_around_a_gateway_waits_for_a_restart() -> None:
+    before = dataclasses.replace(OLD, beside=(("metrics", MetricsSettings()),))
+    after = dataclasses.replace(OLD, beside=(("metrics", MetricsSettings(port=9_100)),))
+    assert plan(before, after).needs_restart == ("metrics.port",)
+    assert plan(before, before).needs_restart == ()
 
 
 def test_what_could_lose_data_or_an_identity_is_never_live() -> None:
