@@ -88,12 +88,17 @@ class LaneReader:
         self._reader = reader
         self._priority_after = 0
         self.telemetry = TelemetryLanes()
+        spool.tell_sent(self._is_sent)
         self._bucket = TokenBucket(settings.backlog_rate)
         self._trips = RoundTrips()
         self._live = Slice(most, most, LIVE_SHARE, LIVE_SLACK_S)
         self._backlog = Slice(
             SLICE_BYTES_MIN, min(most, BACKLOG_BYTES_MAX), BACKLOG_SHARE, BACKLOG_SLACK_S
         )
+
+    def _is_sent(self, position: int) -> bool:
+        """Whether telemetry is in Kafka; from any thread, for what is done only grows."""
+        return self.telemetry.done.covers(position)
 
     def resume(self, positions: Positions, *, now_s: float, round_trips_s: float) -> None:
         """Go on behind what is in Kafka; the first slices over a new way are small.
