@@ -43,7 +43,6 @@ POINTS: dict[str, tuple[type, str]] = {
     "commit": (TransactionalProducer, "commit"),
     "note": (Forwarder, "_note"),
     "trim": (Spool, "trim"),
-    "model stage": (ModelStore, "stage"),
     "model swap": (ModelStore, "swap"),
 }
 

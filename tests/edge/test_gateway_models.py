@@ -244,7 +244,7 @@ def test_a_model_that_alerts_for_everything_is_gone_back_from(yard: Yard, fleet:
     assert yard.told().count(("edge-installed", "2")) == 1
 
 
-CUTS = ["after model stage", "before model swap", "after model swap"]
+CUTS = ["before model swap", "after model swap"]
 
 
 @pytest.mark.parametrize("point", CUTS)
