@@ -12,6 +12,7 @@ from edge.dead_letters import dead_letter
 from edge.identity import IdentityBook, Verdict
 from edge.intake import Inbound
 from edge.rows import Kind, Priority, Telemetry
+from edge.timekeeper import known_ms
 from schemas.codec import Framing, TelemetryColumns, decode_telemetry
 from schemas.errors import ContractError, Reason
 from schemas.records import decode_single_object
@@ -189,7 +190,7 @@ class Admission:
             self._refuse(message, vehicle_id, error, result)
             return
         result.priority.append(
-            Priority(Kind.LABEL, vehicle_id, message.received_ms, message.payload)
+            Priority(Kind.LABEL, vehicle_id, _known_ms(message), message.payload)
         )
 
     def _refuse(
@@ -205,7 +206,7 @@ class Admission:
                 key=vehicle_id,
                 headers=[(name, value.encode()) for name, value in message.user_properties],
                 payload=message.payload,
-            )
+            )._replace(received_ms=_known_ms(message))
         )
 
 
@@ -246,3 +247,7 @@ def _unclear(verdict: Verdict, boot_id: int, seq: int) -> ContractError:
     else:
         detail = f"batch {seq} of boot {boot_id} opens more gaps than are remembered"
     return ContractError(Reason.IDENTITY, detail)
+
+
+def _known_ms(message: Inbound) -> int:
+    return known_ms(message.received_ms, message.gateway_boot)

@@ -44,6 +44,10 @@ class ClockWatch:
         """True times of receipt; see `Receipts.times`."""
         return self._receipts.times(rows)
 
+    def time_of(self, row: StoredTelemetry) -> int | None:
+        """True time of one receipt; None where it is not known. Raises as `Receipts.true_ms`."""
+        return self._receipts.true_ms(row)
+
     def remember(self, reader: SpoolReader) -> None:
         """The first time it is called: take in what an earlier life told, and tell nothing.
 

@@ -136,7 +136,11 @@ class Forwarder:
         )
         positions = self._claim.take(producer)
         framer = Framer(
-            self._settings.gateway_id, ids, partitions[ALERTS_STATE.name], self._receipts.of
+            self._settings.gateway_id,
+            ids,
+            partitions[ALERTS_STATE.name],
+            self._receipts.of,
+            self._keeper.wall_ms,
         )
         took_s = self._tell_positions(framer, positions)
         self._lanes.resume(positions, now_s=time.monotonic(), round_trips_s=took_s)

@@ -85,6 +85,11 @@ def as_stored(row: StoredTelemetry) -> Receipt:
     return Receipt(row.received_ms)
 
 
+def producers_time() -> int:
+    """For a record time: that of the machine, when it is produced."""
+    return 0
+
+
 @dataclass(frozen=True, slots=True)
 class Framer:
     """Makes Kafka records for one gateway.
@@ -94,12 +99,14 @@ class Framer:
         ids: Schema ids of the topics that are written.
         state_partitions: Partitions of `vehicle.alerts.state`.
         receipt: When a batch was received, in truth where that is known.
+        now_ms: The gateway's time, for what does not say its own.
     """
 
     gateway_id: str
     ids: SchemaIds
     state_partitions: int
     receipt: Callable[[StoredTelemetry], Receipt] = as_stored
+    now_ms: Callable[[], int] = producers_time
 
     def telemetry(self, rows: Sequence[StoredTelemetry], *, late: bool = False) -> list[Outgoing]:
         """One record a batch; key is the vehicle, record time the time of receipt.
@@ -149,7 +156,7 @@ class Framer:
         ]
 
     def priority(self, row: StoredPriority) -> list[Outgoing]:
-        """A row to the topic of its kind, an alert to its state as well; times as above.
+        """A row to the topic of its kind, an alert to its state as well.
 
         Raises:
             ContractError: It is no such record.
@@ -166,7 +173,7 @@ class Framer:
             self._framed(topic, row),
             None if row.message_key is None else row.message_key.encode(),
             headers=(("gateway_id", self.gateway_id.encode()), *_trace(row.traceparent)),
-            timestamp_ms=row.received_ms,
+            timestamp_ms=row.received_ms or self.now_ms(),
         )
 
     def _alert_state(self, row: StoredPriority) -> Outgoing:
@@ -178,7 +185,7 @@ class Framer:
             self._framed(ALERTS_STATE, row) if alert["state"] == "OPEN" else None,
             alert_state_key(alert["origin"], vehicle_id, alert["code"]),
             partition_of(vehicle_id, self.state_partitions),
-            timestamp_ms=row.received_ms,
+            timestamp_ms=row.received_ms or self.now_ms(),
         )
 
     def _framed(self, topic: Topic, row: StoredPriority) -> bytes:

@@ -43,7 +43,11 @@ class Telemetry(NamedTuple):
 
 
 class Priority(NamedTuple):
-    """A stored record that goes first; `payload` is single-object Avro."""
+    """A stored record that goes first; `payload` is single-object Avro.
+
+    `received_ms` is the time of its record in Kafka; 0 where the gateway did not know the time, and
+    then it is that of forwarding.
+    """
 
     kind: Kind
     message_key: str | None

@@ -292,7 +292,8 @@ class ScoringLoop:
             gateway_id=self._settings.gateway_id,
         )
         payload = encode_single_object("Alert", alert_record(transition, bundle.manifest, source))
-        return Priority(Kind.ALERT, row.vehicle_id, row.received_ms, payload, row.traceparent)
+        known_ms = self._clocks.time_of(row)
+        return Priority(Kind.ALERT, row.vehicle_id, known_ms or 0, payload, row.traceparent)
 
 
 def _decode(rows: list[StoredTelemetry], scorer: StreamScorer) -> TelemetryColumns:

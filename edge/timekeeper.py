@@ -55,6 +55,11 @@ def is_true(gateway_boot: int) -> bool:
     return gateway_boot % 2 == 1
 
 
+def known_ms(received_ms: int, gateway_boot: int) -> int:
+    """A time of receipt where it is true, or of what knows no boot; 0 where it may be wrong."""
+    return received_ms if is_true(gateway_boot) or not gateway_boot else 0
+
+
 def same_boot(a: int, b: int) -> bool:
     """Whether two numbers are of one boot: before and after its clock became right."""
     return a // 2 == b // 2

@@ -9,10 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge.clock import NOT_BEFORE_MS, Evidence, SystemClock, is_synced
+from edge.frames import Framer
 from edge.history import history_start, position_at
 from edge.marks import Mark
 from edge.receipts import UNKNOWN_MS, Receipts
-from edge.rows import Lane, StoredTelemetry, Telemetry
+from edge.rows import Kind, Lane, StoredPriority, StoredTelemetry, Telemetry
 from edge.spool import Spool
 from edge.timekeeper import (
     MARK_BITS,
@@ -24,7 +25,11 @@ from edge.timekeeper import (
     age_ms,
     begin,
     is_true,
+    known_ms,
 )
+from schemas.records import encode_single_object
+from schemas.topics import LABELS
+from transport.kafka import SchemaIds
 
 HOUR_MS = 3_600_000
 YEAR_MS = 8_766 * HOUR_MS
@@ -307,3 +312,21 @@ def test_the_mark_is_saved_with_the_first_row(ground: Ground) -> None:
     assert ground.spool.marks.durable(Mark.GATEWAY_BOOT) >> MARK_BITS == 2
     assert not is_true(ground.rows()[0].gateway_boot)
     assert ground.spool.last(Lane.TELEMETRY) == 1
+
+
+def test_what_knows_no_true_time_is_written_at_that_of_forwarding() -> None:
+    assert (known_ms(7, 3), known_ms(7, 2), known_ms(7, 0)) == (7, 0, 7)
+    label = {
+        "vehicle_id": "car",
+        "label": "test",
+        "signal": None,
+        "start_time": 0,
+        "end_time": None,
+        "severity": 1.0,
+        "source": "test",
+    }
+    payload = encode_single_object("VehicleLabel", label)
+    framer = Framer("gw", SchemaIds({LABELS.name: 5}), 1, now_ms=lambda: TRUE_MS)
+    for received_ms, written_ms in ((0, TRUE_MS), (9, 9)):
+        row = StoredPriority(1, Kind.LABEL, "car", received_ms, payload)
+        assert [record.timestamp_ms for record in framer.priority(row)] == [written_ms]
