@@ -354,6 +354,12 @@ class GatewayProcess:
         return process.wait(PATIENCE_S)
 
     @property
+    def pid(self) -> int:
+        """Its process id."""
+        assert self._process is not None
+        return self._process.pid
+
+    @property
     def rss_bytes(self) -> int:
         """What it holds of the machine's memory now."""
         assert self._process is not None

@@ -24,6 +24,7 @@ from edge.gateway import Gateway, run
 from edge.models import ModelStore
 from edge.settings import GatewaySettings
 from edge.spool import Spool
+from edge.spool.files import OsFile, OsFiles
 from schemas.errors import FencedError, SettingsError
 from scoring.scorer import BatchScorer
 from transport.kafka import KafkaSettings, TransactionalProducer
@@ -127,6 +128,29 @@ def skew_scores(factor: float) -> None:
     BatchScorer.score = score  # type: ignore[method-assign]
 
 
+def refuse_as_told(path: Path) -> None:
+    """While there is a file here, the spool's disk refuses with the `errno` that it names."""
+
+    def refusing(inner: Callable[..., Any]) -> Callable[..., Any]:
+        def wrapped(*args: Any, **kwargs: Any) -> Any:
+            if path.exists():
+                number = int(path.read_text("ascii"))
+                raise OSError(number, os.strerror(number), "told to refuse")
+            return inner(*args, **kwargs)
+
+        return wrapped
+
+    for owner, name in (
+        (OsFile, "append"),
+        (OsFile, "sync"),
+        (OsFiles, "create"),
+        (OsFiles, "replace"),
+        (OsFiles, "remove"),
+        (OsFiles, "sync_directory"),
+    ):
+        setattr(owner, name, refusing(getattr(owner, name)))
+
+
 def main(wanted: dict[str, Any]) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(threadName)s %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
@@ -135,6 +159,8 @@ def main(wanted: dict[str, Any]) -> int:
     hooks = wanted["hooks"]
     if "skew" in hooks:
         skew_scores(hooks["skew"])
+    if "refuse" in hooks:
+        refuse_as_told(Path(hooks["refuse"]))
     directory = Path(wanted["directory"])
     settings: dict[str, Any] = wanted["settings"]
     settings |= {name: Path(settings[name]) for name in PATHS if name in settings}
