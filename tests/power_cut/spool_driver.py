@@ -12,7 +12,17 @@ from typing import Protocol
 
 from disk_faults import Faults, no_faults
 from disk_operations import Operation
-from spool_promise import NO_CALL, VEHICLES_MAX, Breach, Call, Promise, Seen, best_judged, judged
+from spool_promise import (
+    NO_CALL,
+    VEHICLES_MAX,
+    Breach,
+    Call,
+    Promise,
+    Seen,
+    best_judged,
+    has_happened,
+    judged,
+)
 
 from edge.identity import Verdict
 from edge.marks import Mark
@@ -120,9 +130,14 @@ class SpoolDriver:
         return True
 
     def _settle(self, calls: tuple[Call, ...]) -> None:
-        """Which of the calls have happened is told by what is seen."""
+        """Which of the calls have happened is told by what is seen.
+
+        Of the others, what is on the disk may show after the next power cut: nothing of it was
+        acknowledged, and what is written from now on takes its place.
+        """
         breaches, promise = best_judged(self.promise, calls, Seen.of(self.spool))
-        self._promised(breaches, promise, ())
+        hidden = tuple(call for call in self._unsure if not has_happened(call, promise))
+        self._promised(breaches, promise, hidden)
 
     def _returned(self, call: Call) -> None:
         """A call returned: it has happened; those that failed before it may still show one day."""

@@ -222,6 +222,14 @@ def best_judged(
     return best
 
 
+def has_happened(call: Call, promise: Promise) -> bool:
+    """Whether what a call was to write is promised now, or it wrote no rows that could tell."""
+    stored = any(identity(row) in promise.settled for row in call.telemetry)
+    payloads = {row.payload for row in call.priority}
+    told = any(row.payload in payloads for row in promise.rows[Lane.PRIORITY].values())
+    return stored or told or not (call.telemetry or call.priority)
+
+
 def _outcomes(calls: Sequence[Call], seen: Seen) -> Iterator[Call]:
     yield from calls
     shown = {identity(row) for row in seen.rows[Lane.TELEMETRY]}
