@@ -87,6 +87,9 @@ def scene(stack: Stack, crew: Crew) -> Scene:
         "mqtt": {"host": ends.mqtt_host, "port": ends.mqtt_port, "backoff_max_s": 2.0},
         "gateway": {
             "gateway_id": "kill-gateway",
+            # Edge and cloud alert alike on the same order. On a machine so slow that an outage
+            # outlasts this, live data would overtake, and the cloud see the rest as late.
+            "backlog_after_s": 600.0,
             "spool_path": directory / "gateway" / "spool",
             "models_path": directory / "gateway" / "models",
             "control_path": directory / "gateway" / "c",
