@@ -99,13 +99,17 @@ class HotClient(paho.Client):
 
         Returns:
             Whether there may be more to read at once.
+
+        Raises:
+            OSError: The connection broke, also by an alert of TLS; it is closed.
         """
         try:
             data = self._sock_recv(RECEIVE_BYTES)
         except BlockingIOError:
             return False
         except OSError:
-            data = b""
+            self._loop_rc_handle(MQTTErrorCode.MQTT_ERR_CONN_LOST)
+            raise
         if not data:
             self._loop_rc_handle(MQTTErrorCode.MQTT_ERR_CONN_LOST)
             return False

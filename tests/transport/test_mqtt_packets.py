@@ -1,6 +1,7 @@
 """The hot path takes from a stream what paho would take, and leaves the rest to it."""
 
 import socket
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -220,3 +221,25 @@ def test_a_paho_without_the_names_it_hangs_on_is_refused(monkeypatch: pytest.Mon
     monkeypatch.setattr(mqtt_paho, "INNER_NAMES", (*mqtt_paho.INNER_NAMES, "_gone"))
     with pytest.raises(SettingsError, match="lacks _gone"):
         HotClient(lambda _: None, callback_api_version=CallbackAPIVersion.VERSION2)
+
+
+def test_what_broke_a_connection_is_told() -> None:
+    with hot_client(MQTTProtocolVersion.MQTTv5) as (client, _brokers, _):
+        linger = struct.pack("ii", 1, 0)  # closing then resets, as a refusal in mid-handshake does
+        with reset_pair() as (ours, theirs):
+            client._sock = ours
+            theirs.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+            theirs.close()
+            with pytest.raises(ConnectionResetError):
+                client.read_hot()
+            assert client.socket() is None
+
+
+@contextmanager
+def reset_pair() -> Iterator[tuple[socket.socket, socket.socket]]:
+    """Two ends of a TCP connection, which unlike a socket pair can be reset."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        ours = socket.create_connection(server.getsockname())
+        theirs, _ = server.accept()
+        with ours, theirs:
+            yield ours, theirs
