@@ -57,6 +57,7 @@ PACKAGES: dict[str, tuple[tuple[str, str], ...]] = {
         ("confluent-kafka", "confluent_kafka"),
         (_TFLITE[0], f"{_TFLITE[1]}.interpreter"),
         ("prometheus-client", "prometheus_client"),
+        ("cryptography", "cryptography.hazmat.primitives"),
     ),
     "cloud": (
         ("confluent-kafka", "confluent_kafka.schema_registry"),
@@ -71,6 +72,7 @@ PACKAGES: dict[str, tuple[tuple[str, str], ...]] = {
         ("orjson", "orjson"),
         ("urllib3", "urllib3"),
         ("prometheus-client", "prometheus_client"),
+        ("cryptography", "cryptography.hazmat.primitives"),
         *_TRACING,
     ),
     "tracing": _TRACING,

@@ -87,7 +87,7 @@ def snapshot_numbers(files: Files, directory: Path) -> list[int]:
 
 
 def read_snapshot(files: Files, directory: Path, number: int) -> Snapshot | None:
-    """A snapshot; None when any of it is damaged.
+    """A snapshot; None when any of it is damaged, its format's number included.
 
     Raises:
         SettingsError: It is of a later format.
@@ -98,16 +98,20 @@ def read_snapshot(files: Files, directory: Path, number: int) -> Snapshot | None
     if len(data) < _HEAD.size + _TAIL.size:
         return None
     magic, version, length, crc = _HEAD.unpack_from(data)
-    if magic == _MAGIC and version > FORMAT:
+    body = data[_HEAD.size : _HEAD.size + length]
+    if magic != _MAGIC or zlib.crc32(body, version) != crc:
+        return None
+    if version > FORMAT:
         raise SettingsError(
             f"spool_path: {directory} is of format {version}, this program's is {FORMAT}"
         )
-    body = data[_HEAD.size : _HEAD.size + length]
     at, directory_bytes, tail_crc, end = _TAIL.unpack_from(data, len(data) - _TAIL.size)
     listing = data[at : at + directory_bytes]
-    if (magic, end) != (_MAGIC, _MAGIC) or zlib.crc32(body) != crc:
-        return None
-    if at + directory_bytes + _TAIL.size != len(data) or zlib.crc32(listing) != tail_crc:
+    if (
+        end != _MAGIC
+        or at + directory_bytes + _TAIL.size != len(data)
+        or zlib.crc32(listing) != tail_crc
+    ):
         return None
     snapshot = Snapshot(number, path, len(data), decode_state(body))
     unpacker = Unpacker(listing)
@@ -142,7 +146,7 @@ def write_snapshot(
     snapshot = Snapshot(number, path, 0, state)
     file = files.create(unfinished)
     try:
-        file.append(_HEAD.pack(_MAGIC, FORMAT, len(body), zlib.crc32(body)) + body)
+        file.append(_HEAD.pack(_MAGIC, FORMAT, len(body), zlib.crc32(body, FORMAT)) + body)
         offset = _HEAD.size + len(body)
         known = iter(()) if older is None else older.identities(files)
         offset = _write_blocks(file, offset, merged(known, state.identities), snapshot)

@@ -65,6 +65,7 @@ def test_what_was_framed_for_mqtt_gets_kafkas_frame_and_keeps_its_body() -> None
         "lane": "telemetry",
         "position": 3,
         "committed_time": 0,
+        "ranges": [],
     }
     name = GATEWAY_POSITIONS.record
     out = redriven(

@@ -2,6 +2,8 @@
 
 import errno
 import os
+import struct
+import zlib
 from pathlib import Path
 
 import pytest
@@ -354,11 +356,27 @@ def test_of_which_nothing_is_left_is_moved_aside(path: Path) -> None:
     spool.close()
 
 
-def test_a_later_format_is_refused_and_left_alone(path: Path) -> None:
+def later_format(content: bytes, version: int) -> bytes:
+    """A snapshot as a later program would begin it: its format counts into the checksum."""
+    head = struct.Struct("<8sIII")
+    magic, _, length, _ = head.unpack_from(content)
+    body = content[head.size : head.size + length]
+    return head.pack(magic, version, length, zlib.crc32(body, version)) + content[head.size :]
+
+
+def test_a_format_that_rotted_is_damage_and_no_later_one(path: Path) -> None:
     opened(path).close()
     [snapshot] = path.glob("snapshot-*")
     content = bytearray(snapshot.read_bytes())
-    content[8] = 99
+    content[8] ^= 0x40
+    snapshot.write_bytes(content)
+    opened(path).close()
+
+
+def test_a_later_format_is_refused_and_left_alone(path: Path) -> None:
+    opened(path).close()
+    [snapshot] = path.glob("snapshot-*")
+    content = later_format(snapshot.read_bytes(), 99)
     snapshot.write_bytes(content)
     with pytest.raises(SettingsError, match="format 99"):
         opened(path)

@@ -5,7 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from edge.models import ModelStore
 from motorcade.cli import run
+from scoring.bundle import Bundle
+
+SMALL = Path(__file__).parents[1] / "scoring" / "data" / "small.motorcade"
 
 CheckLocal = Callable[..., tuple[int, str]]
 
@@ -26,13 +30,15 @@ def test_brokers_are_not_asked(check_local: CheckLocal) -> None:
     status, told = check_local("--mqtt-port", "1", "--kafka-bootstrap-servers", "127.0.0.1:1")
     assert status == 0, told
     looked_at = {line.split()[1] for line in told.splitlines()}
-    assert looked_at == {"settings", "place", "disk", "spool", "model"}
+    assert {"settings", "place", "disk", "spool", "model", "budget"} <= looked_at
+    assert not looked_at & {"mqtt", "kafka", "registry"}
 
 
 def test_a_bad_model_is_told_and_stops_no_start(tmp_path: Path, check_local: CheckLocal) -> None:
     models = tmp_path / "models"
-    models.mkdir()
-    (models / "current.motorcade").write_bytes(b"no model")
+    ModelStore(models).install(Bundle.load(SMALL))
+    (file,) = models.glob("*.motorcade")
+    file.write_bytes(file.read_bytes()[:-100])
     status, told = check_local()
     assert "FAIL  model" in told
     assert status == 0
@@ -51,4 +57,4 @@ def test_a_spool_on_memory_is_refused(
 
 def test_a_wrong_setting_forbids_the_start(check_local: CheckLocal) -> None:
     status, _ = check_local("--group-commit-ms", "501")
-    assert status == 1
+    assert status == 2
