@@ -49,6 +49,7 @@ max_inflight_messages {IN_FLIGHT_MAX}
 max_queued_messages {QUEUED_MESSAGES_MAX}
 max_queued_bytes {QUEUED_BYTES_MAX}
 max_packet_size {PACKET_BYTES_MAX}
+set_tcp_nodelay true
 connection_messages false
 log_dest file {directory}/mosquitto.log
 log_type error

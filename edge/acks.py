@@ -37,8 +37,16 @@ def ack_payload(
     return encode_single_object("Ack", record)
 
 
+PART_MIN = 50
+PARTS_MAX = 8
+PART_PAUSE_S = 0.005
+
+
 class AckBook:
     """Collects what is to be acknowledged, and says when.
+
+    A round is told in parts, of at least PART_MIN and at most an eighth of it: told at once, the
+    acknowledgements of a thousand vehicles would hold up the messages behind them, and an alert.
 
     Args:
         gateway_id: Written into each record.
@@ -49,6 +57,8 @@ class AckBook:
         self._gateway_id = gateway_id
         self._interval_s = interval_s
         self._waiting: dict[tuple[str, int], set[int]] = {}
+        self._round: list[tuple[tuple[str, int], set[int]]] = []
+        self._part = PART_MIN
         self._due_s = 0.0
 
     def add(self, vehicle_id: str, boot_id: int, seq: int) -> None:
@@ -56,23 +66,33 @@ class AckBook:
         self._waiting.setdefault((vehicle_id, boot_id), set()).add(seq)
 
     def wait_s(self, now_s: float, *, idle_s: float) -> float:
-        """Time until the next round; `idle_s` when there is nothing to tell."""
+        """Time until the next part; `idle_s` when there is nothing to tell."""
+        if self._round:
+            return min(PART_PAUSE_S, idle_s)
         return max(0.0, min(self._due_s - now_s, idle_s)) if self._waiting else idle_s
 
     def due(
         self, now_s: float, state: Callable[[str, int], BootState | None]
     ) -> list[tuple[str, bytes]]:
-        """The acknowledgements to send now, as (vehicle, payload); clears them.
+        """The next part of the acknowledgements to send now, as (vehicle, payload); clears them.
 
         Args:
             now_s: Monotonic time.
             state: What is settled of a vehicle's boot.
         """
-        if not self._waiting or now_s < self._due_s:
+        if not self._round and not self._begin_round(now_s):
             return []
-        self._due_s = now_s + self._interval_s()
-        waiting, self._waiting = self._waiting, {}
+        part, self._round = self._round[: self._part], self._round[self._part :]
         return [
             (vehicle_id, ack_payload(self._gateway_id, boot_id, state(vehicle_id, boot_id), seqs))
-            for (vehicle_id, boot_id), seqs in waiting.items()
+            for (vehicle_id, boot_id), seqs in part
         ]
+
+    def _begin_round(self, now_s: float) -> bool:
+        if not self._waiting or now_s < self._due_s:
+            return False
+        self._due_s = now_s + self._interval_s()
+        self._round = list(self._waiting.items())
+        self._waiting = {}
+        self._part = max(PART_MIN, -(-len(self._round) // PARTS_MAX))
+        return True

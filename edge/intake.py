@@ -40,6 +40,7 @@ class Intake:
         self._bytes_max = bytes_max
         self._queue: deque[Inbound] = deque()
         self._bytes = 0
+        self._since_s = 0.0
         self._wake_at = 1
         self._closed = False
         lock = threading.Lock()
@@ -56,6 +57,8 @@ class Intake:
                 self._drained.wait_for(lambda: self._closed or not self._full())
             if self._closed:
                 return False
+            if not self._queue:
+                self._since_s = time.monotonic()
             self._queue.append(message)
             self._bytes += len(message.payload)
             if len(self._queue) >= self._wake_at:
@@ -66,25 +69,25 @@ class Intake:
         """Take the next group.
 
         Waits up to `timeout_s` for a first message, then until `group_max` have come, the queue
-        is full, or `group_s` have passed. What is queued when the intake is closed still comes.
+        is full, or `group_s` have passed since the first one came, which may be before the call.
+        What is queued when the intake is closed still comes.
 
         Returns:
             Up to `group_max` messages, in order of arrival; none after a time-out.
         """
         with self._filled:
-            if not self._wait(1, timeout_s):
+            if not self._wait(1, time.monotonic() + timeout_s):
                 return []
-            self._wait(group_max, group_s)
+            self._wait(group_max, self._since_s + group_s)
             count = min(group_max, len(self._queue))
             group = [self._queue.popleft() for _ in range(count)]
             self._bytes -= sum(len(message.payload) for message in group)
             self._drained.notify()
             return group
 
-    def _wait(self, count: int, timeout_s: float) -> bool:
+    def _wait(self, count: int, deadline_s: float) -> bool:
         """Wait for `count` messages; whether there is any."""
         self._wake_at = count
-        deadline_s = time.monotonic() + timeout_s
         while len(self._queue) < count and not self._closed and not self._full():
             if not self._filled.wait(max(0.0, deadline_s - time.monotonic())):
                 break

@@ -65,7 +65,7 @@ class GatewaySettings:
     model_name: Annotated[str, Words(1, 128)] = "anomaly"
     spool_bytes_max: Annotated[int, Between(1024**2, unit="bytes"), LIVE] = 4 * 1024**3
     disk_free_min_bytes: Annotated[int, Between(0, unit="bytes"), LIVE] = 256 * 1024**2
-    group_commit_ms: Annotated[int, Between(0, 500, unit="ms"), LIVE] = 10
+    group_commit_ms: Annotated[int, Between(0, 500, unit="ms"), LIVE] = 5
     group_commit_max: Annotated[int, Between(1, 100_000), LIVE] = 500
     queue_messages_max: Annotated[int, Between(1, 1_000_000)] = 10_000
     queue_bytes_max: Annotated[int, Between(1, 1024**3, unit="bytes")] = 32 * 1024 * 1024

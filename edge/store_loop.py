@@ -71,7 +71,8 @@ class StoreLoop:
             ending = ended()
             if not self.step() and ending:
                 break
-        self._flush_acks(float("inf"))
+        while self._flush_acks(float("inf")):
+            pass
         self._patience.until_done("saving identities", lambda: self._spool.save(self._book))
 
     def step(self) -> int:
@@ -120,8 +121,10 @@ class StoreLoop:
                 "dead letter", f"{admitted.dead_letters} messages refused; see dead-letters"
             )
 
-    def _flush_acks(self, now_s: float) -> None:
+    def _flush_acks(self, now_s: float) -> int:
+        """Send what is due; how many there were."""
         due = self._acks.due(now_s, self._book.state)
         if due:
             self._send_acks(due)
             self._health.acks += len(due)
+        return len(due)

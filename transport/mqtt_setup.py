@@ -1,5 +1,6 @@
 """How a session of MQTT is made and opened with paho, and what its refusals mean."""
 
+import socket
 import ssl
 from collections.abc import Callable
 
@@ -63,16 +64,19 @@ def open_connection(client: HotClient, settings: MqttSettings, session: SessionS
     client.begin()
     if settings.version != 5:
         client.connect(settings.host, settings.port, settings.keepalive_s)
-        return
-    client.connect(
-        settings.host,
-        settings.port,
-        settings.keepalive_s,
-        clean_start=session.clean_start,
-        properties=connect_properties(
-            session_expiry_s=settings.session_expiry_s, receive_max=session.receive_max
-        ),
-    )
+    else:
+        client.connect(
+            settings.host,
+            settings.port,
+            settings.keepalive_s,
+            clean_start=session.clean_start,
+            properties=connect_properties(
+                session_expiry_s=settings.session_expiry_s, receive_max=session.receive_max
+            ),
+        )
+    if isinstance(connection := client.socket(), socket.socket):
+        # An alert must not wait until the other end has acknowledged what went before it.
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
 def _set_credentials(client: paho.Client, settings: MqttSettings) -> None:

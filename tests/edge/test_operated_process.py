@@ -185,7 +185,7 @@ def test_a_gateway_as_its_operator_sees_it(
             assert "toml:18: gateway.ack_interval_ms" in status["configuration"]["refused"]
             file.write_text(settings_text(mosquitto.port))
             assert command(["gateway", "reload"]) == 0
-            assert "group_commit_ms = 10" in capsys.readouterr().out
+            assert "group_commit_ms = 5" in capsys.readouterr().out
 
             # A disk that hangs: no more food, and a way to see why.
             hang.touch()
