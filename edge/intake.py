@@ -65,7 +65,9 @@ class Intake:
                 self._filled.notify()
             return True
 
-    def take(self, *, group_max: int, group_s: float, timeout_s: float) -> list[Inbound]:
+    def take(
+        self, *, group_max: int, group_s: float, timeout_s: float, group_bytes_max: int = 1 << 62
+    ) -> list[Inbound]:
         """Take the next group.
 
         Waits up to `timeout_s` for a first message, then until `group_max` have come, the queue
@@ -73,15 +75,19 @@ class Intake:
         What is queued when the intake is closed still comes.
 
         Returns:
-            Up to `group_max` messages, in order of arrival; none after a time-out.
+            Up to `group_max` messages, in order of arrival; fewer where `group_bytes_max` of
+            payload are reached with the last of them; none after a time-out.
         """
         with self._filled:
             if not self._wait(1, time.monotonic() + timeout_s):
                 return []
             self._wait(group_max, self._since_s + group_s)
-            count = min(group_max, len(self._queue))
-            group = [self._queue.popleft() for _ in range(count)]
-            self._bytes -= sum(len(message.payload) for message in group)
+            group: list[Inbound] = []
+            size = 0
+            while self._queue and len(group) < group_max and size < group_bytes_max:
+                group.append(self._queue.popleft())
+                size += len(group[-1].payload)
+            self._bytes -= size
             self._drained.notify()
             return group
 

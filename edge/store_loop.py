@@ -18,6 +18,10 @@ from edge.spool import Spool
 
 IDLE_S = 0.25
 
+GROUP_BYTES_MAX = 4 * 1024 * 1024
+GROUPS_IN_QUOTA = 16
+"""A group is stored whole, so it is kept small beside what the spool may take."""
+
 
 class StoreLoop:
     """Owner of the identities and the only writer of telemetry.
@@ -81,6 +85,7 @@ class StoreLoop:
         group = self._intake.take(
             group_max=self._settings.group_commit_max,
             group_s=self._settings.group_commit_ms / 1000.0,
+            group_bytes_max=min(GROUP_BYTES_MAX, self._settings.spool_bytes_max // GROUPS_IN_QUOTA),
             timeout_s=self._acks.wait_s(now_s, idle_s=IDLE_S),
         )
         if group:

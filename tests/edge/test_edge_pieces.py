@@ -224,3 +224,14 @@ def test_settings_that_cannot_work_are_refused(change: dict[str, object], text: 
     }
     with pytest.raises(SettingsError, match=text):
         GatewaySettings(**wanted).validate()  # type: ignore[arg-type]
+
+
+def test_a_group_ends_where_its_bytes_are_enough() -> None:
+    intake = Intake(messages_max=10, bytes_max=1_000)
+    for size in (40, 70, 1, 1):
+        intake.put(Inbound("t", bytes(size), (), 0, 0))
+    taken = [
+        len(intake.take(group_max=9, group_s=0.0, timeout_s=0.0, group_bytes_max=100))
+        for _ in range(3)
+    ]
+    assert taken == [2, 2, 0]
