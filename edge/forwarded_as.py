@@ -5,8 +5,9 @@ Who changes the gateway's id has to settle it under the old one first, or what i
 true after it was forwarded again; and what the old id is, only the disk knows.
 """
 
-import os
 from pathlib import Path
+
+from scoring.whole_file import write_whole
 
 SUFFIX = ".forwarded-as"
 
@@ -35,14 +36,4 @@ class ForwardedAs:
         Raises:
             OSError: The disk refuses; the file is as it was.
         """
-        scratch = self._path.with_name(self._path.name + ".new")
-        with scratch.open("w", encoding="utf-8") as file:
-            file.write(f"{spool_id}\n{gateway_id}")
-            file.flush()
-            os.fsync(file.fileno())
-        scratch.replace(self._path)
-        directory = os.open(self._path.parent, os.O_RDONLY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+        write_whole(self._path, f"{spool_id}\n{gateway_id}".encode())

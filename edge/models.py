@@ -17,6 +17,7 @@ from typing import Self
 from edge.model_index import Index, Kept
 from schemas.errors import ContractError, Reason, SettingsError, TransientError
 from scoring.bundle import FILE_SUFFIX, Bundle
+from scoring.whole_file import write_whole
 
 INDEX = "models.json"
 LOCK = "models.lock"
@@ -207,15 +208,8 @@ class ModelStore:
         after = change(self._index)
         if after == self._index:
             return
-        path = self._directory / INDEX
-        temporary = path.with_name(INDEX + ".part")
         try:
-            with temporary.open("w", encoding="utf-8") as file:
-                file.write(after.to_json())
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-            _sync_directory(self._directory)
+            write_whole(self._directory / INDEX, after.to_json().encode())
             self._index = after
             self._clean()
         except OSError as error:
@@ -291,14 +285,6 @@ def kept_of(bundle: Bundle, *, signer: str, source: str, now_ms: int) -> Kept:
 
 def _mtime_ms(path: Path) -> int:
     return path.stat().st_mtime_ns // 1_000_000
-
-
-def _sync_directory(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _transient(directory: Path, error: OSError) -> TransientError:

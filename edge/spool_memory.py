@@ -4,12 +4,12 @@ A small file beside the directory of the models. A spool is in it until it is kn
 """
 
 import json
-import os
 from collections.abc import Iterable
 from pathlib import Path
 
 from edge.spool import Spool, SpoolError
 from schemas.errors import SettingsError, TransientError
+from scoring.whole_file import write_whole
 
 FILE_NAME = "spools.json"
 PATHS_MAX = 32
@@ -55,14 +55,10 @@ class SpoolMemory:
 
     def _write(self, paths: Iterable[Path]) -> None:
         """Replace the file as a whole."""
-        arriving = self._file.with_suffix(".arriving")
+        text = json.dumps({"spools": [str(path) for path in paths]})
         try:
             self._file.parent.mkdir(parents=True, exist_ok=True)
-            with arriving.open("w", encoding="utf-8") as file:
-                json.dump({"spools": [str(path) for path in paths]}, file)
-                file.flush()
-                os.fsync(file.fileno())
-            arriving.replace(self._file)
+            write_whole(self._file, text.encode())
         except OSError as error:
             raise TransientError(f"{self._file}: {error}") from error
 

@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Self
 
 from schemas.errors import TransientError
+from transport.mqtt_packets import publish_properties, utf8, variable_length
 
 MESSAGE_IDS = 65_535
 _TIMEOUT_S = 30.0
@@ -32,32 +33,17 @@ class Publication:
 
 def packet(publication: Publication, number: int) -> bytes:
     """A PUBLISH packet; `number` is the message's place in the stream, from 0."""
-    properties = b"\x03" + _text(publication.content_type)
-    for name, value in publication.user_properties:
-        properties += b"\x26" + _text(name) + _text(value)
     variable = (
-        _text(publication.topic)
+        utf8(publication.topic)
         + struct.pack(">H", number % MESSAGE_IDS + 1)
-        + _length(len(properties))
-        + properties
+        + publish_properties(publication.user_properties, publication.content_type)
     )
     return (
-        b"\x32" + _length(len(variable) + len(publication.payload)) + variable + publication.payload
+        b"\x32"
+        + variable_length(len(variable) + len(publication.payload))
+        + variable
+        + publication.payload
     )
-
-
-def _text(text: str) -> bytes:
-    coded = text.encode()
-    return struct.pack(">H", len(coded)) + coded
-
-
-def _length(value: int) -> bytes:
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
 
 
 class Sender:
@@ -76,8 +62,8 @@ class Sender:
         connection = socket.create_connection(self._address, _TIMEOUT_S)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         # Keep-alive 0: this client is never taken for dead. Clean start, no will.
-        head = b"\x00\x04MQTT\x05\x02" + struct.pack(">H", 0) + b"\x00" + _text(self._client_id)
-        connection.sendall(b"\x10" + _length(len(head)) + head)
+        head = b"\x00\x04MQTT\x05\x02" + struct.pack(">H", 0) + b"\x00" + utf8(self._client_id)
+        connection.sendall(b"\x10" + variable_length(len(head)) + head)
         answer = connection.recv(4)
         if len(answer) < 4 or answer[0] != 0x20 or answer[3] != 0:
             connection.close()

@@ -5,7 +5,6 @@ same record in Avro single-object encoding, usually `NAME-VERSION.motorcade`.
 """
 
 import hashlib
-import os
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,6 +24,7 @@ from scoring.manifest import (
     Provenance,
     Reference,
 )
+from scoring.whole_file import write_whole
 
 __all__ = [
     "BUCKET_S",
@@ -142,17 +142,7 @@ class Bundle:
         Raises:
             OSError: The disk refused.
         """
-        temporary = path.with_name(path.name + ".part")
-        with temporary.open("wb") as file:
-            file.write(encode_single_object("ModelRelease", self.to_record()))
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        directory = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+        write_whole(path, encode_single_object("ModelRelease", self.to_record()))
 
     @staticmethod
     def load(path: Path) -> "Bundle":

@@ -10,7 +10,7 @@ killed before its sync leaves it in the memory of the machine, where the next on
 the power may still take it away. It is written again before anybody hears of it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -336,8 +336,3 @@ def merge_hints(hints: dict[str, int], newer: Mapping[str, int]) -> None:
     """Marks only rise."""
     for name, value in newer.items():
         hints[name] = max(hints.get(name, 0), value)
-
-
-def lost_rows(damages: Sequence[Damage]) -> int:
-    """How many rows are lost in all."""
-    return sum(max(0, damage.last - damage.first + 1) for damage in damages)

@@ -1,6 +1,5 @@
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -9,12 +8,13 @@ from hypothesis import strategies as st
 from scoring_bundles import small_bundle
 from scoring_columns import EPOCH_MS, Message, columns_of
 from stream_course import SICK, SOUND, course, message
+from stream_cuts import in_cuts, process
 
 from schemas.errors import ContractError, Reason
 from schemas.records import decode_body, encode_body
-from scoring.alerts import AlertSource, OpenAlert, Transition, alert_record, open_alert_of
+from scoring.alerts import AlertSource, OpenAlert, alert_record, open_alert_of
 from scoring.bundle import Bundle
-from scoring.stream import Scored, StreamScorer
+from scoring.stream import StreamScorer
 
 BUNDLE = small_bundle()
 SIGNALS = ("speed", "engine_speed", "coolant_temperature", "map", "maf")
@@ -22,24 +22,6 @@ SIGNALS = ("speed", "engine_speed", "coolant_temperature", "map", "maf")
 
 def scorer_of(*, max_vehicles: int = 8, bundle: Bundle = BUNDLE) -> StreamScorer:
     return StreamScorer(bundle, max_vehicles=max_vehicles, origin="EDGE")
-
-
-def process(scorer: StreamScorer, messages: Sequence[Message], *, replay: bool = False) -> Scored:
-    return scorer.process(columns_of(messages, scorer.signals), now_ms=EPOCH_MS, replay=replay)
-
-
-def in_cuts(
-    scorer: StreamScorer, messages: Sequence[Message], cuts: Sequence[int]
-) -> tuple[bytes, list[Transition]]:
-    """Bits of all scores, and transitions with the message counted over all polls."""
-    edges = sorted({0, len(messages), *(cut % (len(messages) + 1) for cut in cuts)})
-    scores: list[bytes] = []
-    transitions: list[Transition] = []
-    for a, b in pairwise(edges):
-        scored = process(scorer, messages[a:b])
-        scores.append(scored.scores.tobytes())
-        transitions += [replace(t, message=t.message + a) for t in scored.transitions]
-    return b"".join(scores), sorted(transitions, key=lambda t: (t.message, t.reading_index))
 
 
 @settings(max_examples=40, deadline=None)

@@ -1,18 +1,16 @@
 """A windowed model on a stream: the same promises as a point model's, and when it is ready."""
 
-from collections.abc import Sequence
 from dataclasses import replace
-from itertools import pairwise
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scoring_bundles import small_bundle, window_bundle
-from scoring_columns import EPOCH_MS, Message, columns_of
+from scoring_columns import EPOCH_MS, Message
 from stream_course import SICK, SOUND, course, message
+from stream_cuts import in_cuts, process
 
-from scoring.alerts import Transition
 from scoring.bundle import Bundle
 from scoring.stream import Scored, StreamScorer
 
@@ -22,24 +20,6 @@ WINDOW = BUNDLE.manifest.window
 
 def scorer_of(*, max_vehicles: int = 8, bundle: Bundle = BUNDLE) -> StreamScorer:
     return StreamScorer(bundle, max_vehicles=max_vehicles, origin="EDGE")
-
-
-def process(scorer: StreamScorer, messages: Sequence[Message], *, replay: bool = False) -> Scored:
-    return scorer.process(columns_of(messages, scorer.signals), now_ms=EPOCH_MS, replay=replay)
-
-
-def in_cuts(
-    scorer: StreamScorer, messages: Sequence[Message], cuts: Sequence[int]
-) -> tuple[bytes, list[Transition]]:
-    """Bits of all scores, and transitions with the message counted over all polls."""
-    edges = sorted({0, len(messages), *(cut % (len(messages) + 1) for cut in cuts)})
-    scores: list[bytes] = []
-    transitions: list[Transition] = []
-    for a, b in pairwise(edges):
-        scored = process(scorer, messages[a:b])
-        scores.append(scored.scores.tobytes())
-        transitions += [replace(t, message=t.message + a) for t in scored.transitions]
-    return b"".join(scores), sorted(transitions, key=lambda t: (t.message, t.reading_index))
 
 
 def ready(scored: Scored) -> list[bool]:
